@@ -1,0 +1,15 @@
+"""What makes the OpenMMLab stack of 2023 run on today's PyTorch.
+
+One module per fault. Each says which versions it is for and when it can go,
+imports nothing of :mod:`rtm_kd`, and changes nothing where its fault is absent.
+"""
+
+from . import collate_scope, cpu_distributed, mmcv_ext, mmrazor_quantization, torch_load
+
+_FIXES = (mmcv_ext, mmrazor_quantization, torch_load, cpu_distributed, collate_scope)
+
+
+def enable() -> None:
+    """Switch every fix on. Calling it again does nothing."""
+    for fix in _FIXES:
+        fix.enable()

@@ -1,0 +1,31 @@
+"""Configs whose base is ``package::config``.
+
+For: mmengine <= 0.10.7.
+Fault: MMEngine writes ``_scope_`` into every dict of such a base. Registries take it
+out again; ``Runner.build_dataloader`` builds ``collate_fn`` without one, and calls
+``yolov5_collate(..., _scope_='mmyolo')``: a TypeError on the first batch.
+Here: ``_scope_`` is taken out of ``collate_fn`` before the dataloader is built.
+Can go: when MMEngine does the same.
+"""
+
+import copy
+import functools
+
+from mmengine.runner import Runner
+
+
+def enable() -> None:
+    original = Runner.build_dataloader
+    if getattr(original, '_drops_collate_scope', False):
+        return
+
+    @functools.wraps(original)
+    def build_dataloader(dataloader, *args, **kwargs):
+        if isinstance(dataloader, dict) and '_scope_' in (dataloader.get('collate_fn') or {}):
+            dataloader = copy.copy(dataloader)
+            dataloader['collate_fn'] = copy.copy(dataloader['collate_fn'])
+            dataloader['collate_fn'].pop('_scope_')
+        return original(dataloader, *args, **kwargs)
+
+    build_dataloader._drops_collate_scope = True
+    Runner.build_dataloader = staticmethod(build_dataloader)
