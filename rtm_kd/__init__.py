@@ -1,0 +1,11 @@
+"""Distilling RTMDet and its MMYOLO relatives."""
+
+from . import compat
+
+# First of all: what follows imports packages that need the fixes.
+compat.enable()
+
+from . import engine, models, registry  # noqa: E402
+from .version import __version__  # noqa: E402
+
+__all__ = ['__version__', 'engine', 'models', 'registry']

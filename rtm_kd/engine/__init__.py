@@ -1,0 +1,3 @@
+from .hooks import DistillationLossDetachHook
+
+__all__ = ['DistillationLossDetachHook']

@@ -1,0 +1,3 @@
+from .distillation_loss_detach_hook import DistillationLossDetachHook
+
+__all__ = ['DistillationLossDetachHook']

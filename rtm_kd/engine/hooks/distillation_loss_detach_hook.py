@@ -1,0 +1,63 @@
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmrazor.registry import HOOKS as MMRAZOR_HOOKS
+
+from rtm_kd.registry import HOOKS
+from rtm_kd.utils.errors import UsageError
+
+
+@HOOKS.register_module()
+class DistillationLossDetachHook(Hook):
+    """Ends distillation: the second of DAMO-YOLO's two stages.
+
+    From ``detach_epoch`` on the student trains on its own losses alone, the teacher is
+    freed, and the log no longer shows distillation losses. Usually that is the epoch in
+    which the pipeline without mosaic begins.
+
+    Source: Xu et al., "DAMO-YOLO: A Report on Real-Time Object Detection Design",
+    https://arxiv.org/abs/2211.15444, section 2.5.
+
+    Args:
+        detach_epoch (int): First epoch without distillation, counted from 0. As many as
+            the run has epochs: distil to the end.
+
+    Raises:
+        ValueError: If it is negative, or past the last epoch of the run.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self, detach_epoch: int) -> None:
+        if not isinstance(detach_epoch, int) or isinstance(detach_epoch, bool) or detach_epoch < 0:
+            raise UsageError(f'detach_epoch must be an integer from 0 up, got {detach_epoch!r}')
+        self.detach_epoch = detach_epoch
+
+    def before_train(self, runner: Runner) -> None:
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise UsageError(
+                'DistillationLossDetachHook counts epochs, and this run has a '
+                f'{type(runner.train_loop).__name__}; use an EpochBasedTrainLoop'
+            )
+        if self.detach_epoch > runner.max_epochs:
+            raise UsageError(
+                f'detach_epoch={self.detach_epoch} is past the last of {runner.max_epochs} epochs, '
+                'so distillation would never end; set it to max_epochs - num_epochs_stage2'
+            )
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if runner.epoch < self.detach_epoch or model.distillation_stopped:
+            return
+        model.distillation_stopped = True
+        if is_model_wrapper(runner.model):
+            # DDP waits for a gradient of every parameter that it was made with.
+            runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
+        for name in [name for name in runner.message_hub.log_scalars if '/distill.' in name]:
+            runner.message_hub.log_scalars.pop(name)
+        runner.logger.info(f'Epoch {runner.epoch + 1}: distillation has ended, teacher detached')
+
+
+# The spelling of the published recipe, unless MMRazor has such a hook by then.
+if 'DistillationLossDetachHook' not in MMRAZOR_HOOKS.module_dict:
+    MMRAZOR_HOOKS.register_module(module=DistillationLossDetachHook)

@@ -1,0 +1,13 @@
+from .algorithms import FpnTeacherDistill
+from .connectors import ConvModuleConnector, NormConnector
+from .distillers import ConfigurableDistiller
+from .losses import ChannelWiseDivergence, channel_wise_divergence
+
+__all__ = [
+    'ChannelWiseDivergence',
+    'ConfigurableDistiller',
+    'ConvModuleConnector',
+    'FpnTeacherDistill',
+    'NormConnector',
+    'channel_wise_divergence',
+]

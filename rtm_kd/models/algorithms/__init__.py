@@ -1,0 +1,3 @@
+from .fpn_teacher_distill import FpnTeacherDistill
+
+__all__ = ['FpnTeacherDistill']

@@ -1,0 +1,60 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from rtm_kd.utils.errors import UsageError, near_misses
+
+# Recorder name -> what its module returned, one entry for each time it was called.
+Records = dict[str, list[Any]]
+
+
+def check_sources(model: nn.Module, sources: dict[str, str], owner: str) -> None:
+    """Raise unless every recorder's source is a module of the model.
+
+    Args:
+        model (nn.Module): The student or the teacher.
+        sources (dict[str, str]): Recorder name -> dotted module name.
+        owner (str): ``'student'`` or ``'teacher'``, for the message.
+
+    Raises:
+        ValueError: Naming the recorder, its source and the modules of similar name.
+    """
+    modules = dict(model.named_modules())
+    for name, source in sources.items():
+        if source not in modules:
+            raise UsageError(
+                f'the {owner} has no module "{source}", the source of its recorder "{name}"'
+                + near_misses(source, modules)
+            )
+
+
+@contextmanager
+def record_outputs(model: nn.Module, sources: dict[str, str]) -> Iterator[Records]:
+    """Collect what the named modules return while the context is open.
+
+    The hooks live as long as the context: a copy, an export or a checkpoint of the model
+    never meets them.
+
+    Args:
+        model (nn.Module): The model that runs inside the context.
+        sources (dict[str, str]): Recorder name -> dotted module name.
+
+    Yields:
+        dict[str, list]: Recorder name -> outputs, in the order of the calls.
+    """
+    records: Records = {name: [] for name in sources}
+    handles = []
+    try:
+        for name, source in sources.items():
+            outputs = records[name]
+            handles.append(
+                model.get_submodule(source).register_forward_hook(
+                    lambda module, args, output, outputs=outputs: outputs.append(output)
+                )
+            )
+        yield records
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,94 @@
+import ast
+import builtins
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Optional
+
+import mmengine.config.config as mmengine_config
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from .errors import UsageError, near_misses
+
+# What MMEngine and the tools read from a config besides the Runner's own arguments.
+_EXTRA_KEYS = {
+    'compile',
+    'custom_imports',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+}
+
+
+def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Config:
+    """Read a config file with ``--cfg-options`` that reach what is computed from them.
+
+    MMEngine merges options into the finished config, so ``max_epochs=30`` changes the
+    variable and leaves the schedule, the pipeline switch and the detach at 300. Here an
+    option without a dot replaces the value where the config or one of its bases assigns
+    it, before anything is computed from it. Every other option is merged as MMEngine does.
+
+    Args:
+        filename (str): Path of the config.
+        options (dict, optional): Dotted name -> value.
+
+    Raises:
+        ValueError: If the file is missing or can't be executed, or an option without a dot
+            is neither in the config nor known to MMEngine.
+    """
+    options = dict(options or {})
+    if not os.path.isfile(filename):
+        raise UsageError(f'there is no config file {filename}')
+    try:
+        with _assigned({k: v for k, v in options.items() if '.' not in k}):
+            cfg = Config.fromfile(filename)
+    except SyntaxError as error:
+        raise UsageError(f'{filename} is not a valid config: {error}') from error
+    known = {*cfg, *inspect.signature(Runner.__init__).parameters, *_EXTRA_KEYS}
+    for name in options:
+        top = name.split('.')[0]
+        if top not in known:
+            raise UsageError(
+                f'--cfg-options: the config {filename} has no "{top}"' + near_misses(top, known)
+            )
+    cfg.merge_from_dict({k: v for k, v in options.items() if '.' in k or k not in cfg})
+    return cfg
+
+
+class _Assign(ast.NodeTransformer):
+    """Replaces the values of top-level ``name = ...`` statements."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+
+    def visit_Module(self, module: ast.Module) -> ast.Module:
+        for node in module.body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else None
+            if isinstance(target, ast.Name) and target.id in self.values:
+                value = self.values[target.id]
+                if isinstance(node.value, ast.Tuple) and isinstance(value, list):
+                    value = tuple(value)
+                node.value = ast.parse(repr(value), mode='eval').body
+        return ast.fix_missing_locations(module)
+
+
+@contextmanager
+def _assigned(values: dict[str, Any]) -> Iterator[None]:
+    """Let MMEngine's config reader see other values while the context is open.
+
+    It compiles every file of the chain; this is the one place where all of them pass.
+    """
+
+    def compile_with_values(source, filename, mode):
+        if isinstance(source, ast.Module):
+            source = _Assign(values).visit(source)
+        return builtins.compile(source, filename, mode)
+
+    mmengine_config.compile = compile_with_values
+    try:
+        yield
+    finally:
+        del mmengine_config.compile
