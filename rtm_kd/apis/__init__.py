@@ -1,0 +1,4 @@
+from .test import test
+from .train import train
+
+__all__ = ['test', 'train']

@@ -1,0 +1,90 @@
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from rtm_kd.utils import UsageError, load_config
+
+from .checks import check_checkpoint_path, check_data_files, check_datasets
+
+
+def train(
+    config: str,
+    work_dir: Optional[str] = None,
+    amp: bool = False,
+    resume: Optional[str] = None,
+    cfg_options: Optional[dict[str, Any]] = None,
+    launcher: str = 'none',
+) -> Runner:
+    """Check a config, then train what it describes.
+
+    Args:
+        config (str): Path of the config.
+        work_dir (str, optional): Defaults to the config's own, else to
+            ``work_dirs/<name of the config>``.
+        amp (bool): Automatic mixed precision.
+        resume (str, optional): Checkpoint to go on from, or ``'auto'`` for the newest one
+            in the work dir.
+        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
+        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Returns:
+        Runner: The runner, when it is done.
+
+    Raises:
+        ValueError: For whatever the user can put right, before the first image is read; a
+            work dir that this call made is gone again.
+    """
+    cfg = load_config(config, cfg_options)
+    set_work_dir(cfg, config, work_dir)
+    cfg.launcher = launcher
+    if amp:
+        enable_amp(cfg)
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+    check_checkpoint_path(cfg.get('load_from'), 'the checkpoint to start from')
+    check_data_files(cfg, 'train', 'val')
+    with _no_work_dir_on_usage_error(cfg.work_dir):
+        runner = Runner.from_cfg(cfg)
+        check_datasets(runner, 'train', 'val')
+        runner.train()
+    return runner
+
+
+def set_work_dir(cfg: Config, config: str, work_dir: Optional[str]) -> None:
+    """Set ``cfg.work_dir``: the argument, else the config's own, else from its name."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(config).stem)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Turn the optimizer wrapper into its mixed-precision twin.
+
+    Raises:
+        ValueError: If the config has another kind of optimizer wrapper.
+    """
+    wrapper = cfg.optim_wrapper
+    if wrapper.type == 'OptimWrapper':
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.loss_scale = 'dynamic'
+    elif wrapper.type != 'AmpOptimWrapper':
+        raise UsageError(f'--amp needs optim_wrapper.type="OptimWrapper", got "{wrapper.type}"')
+
+
+@contextmanager
+def _no_work_dir_on_usage_error(work_dir: str) -> Iterator[None]:
+    existed = os.path.exists(work_dir)
+    try:
+        yield
+    except (UsageError, KeyError):
+        if not existed and not any(Path(work_dir).glob('*.pth')):
+            shutil.rmtree(work_dir, ignore_errors=True)
+        raise

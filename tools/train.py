@@ -1,0 +1,60 @@
+"""Train a detector, or distil one.
+
+Example: python tools/train.py configs/kd_tiny_rtmdet_s_neck_300e_coco.py --amp
+"""
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+
+import rtm_kd  # noqa: F401, the fixes come before everything else
+from rtm_kd.apis import train
+from rtm_kd.utils import report_usage_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='train config file path')
+    parser.add_argument('--work-dir', help='the dir to save logs and models')
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='resume from the checkpoint given, or without a value from the newest one in the '
+        'work dir',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change values of the config, for example max_epochs=30 '
+        'optim_wrapper.optimizer.lr=0.001 img_scale="(320, 320)"; what the config computes from '
+        'a value follows it',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    with report_usage_errors():
+        train(
+            args.config,
+            work_dir=args.work_dir,
+            amp=args.amp,
+            resume=args.resume,
+            cfg_options=args.cfg_options,
+            launcher=args.launcher,
+        )
+
+
+if __name__ == '__main__':
+    main()
