@@ -38,22 +38,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
-    args = parse_args()
+    args = vars(parse_args())
+    os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank')))
     with report_usage_errors():
-        train(
-            args.config,
-            work_dir=args.work_dir,
-            amp=args.amp,
-            resume=args.resume,
-            cfg_options=args.cfg_options,
-            launcher=args.launcher,
-        )
+        train(**args)
 
 
 if __name__ == '__main__':

@@ -50,7 +50,7 @@ def train(
         cfg.load_from = None if resume == 'auto' else resume
     check_checkpoint_path(cfg.get('load_from'), 'the checkpoint to start from')
     check_data_files(cfg, 'train', 'val')
-    with _no_work_dir_on_usage_error(cfg.work_dir):
+    with no_work_dir_on_usage_error(cfg.work_dir):
         runner = Runner.from_cfg(cfg)
         check_datasets(runner, 'train', 'val')
         runner.train()
@@ -80,7 +80,8 @@ def enable_amp(cfg: Config) -> None:
 
 
 @contextmanager
-def _no_work_dir_on_usage_error(work_dir: str) -> Iterator[None]:
+def no_work_dir_on_usage_error(work_dir: str) -> Iterator[None]:
+    """Leave no work dir behind a run that could not begin, if it was not there before."""
     existed = os.path.exists(work_dir)
     try:
         yield

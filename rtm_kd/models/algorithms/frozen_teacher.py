@@ -1,11 +1,9 @@
-import os
 from typing import Optional, Union
-from urllib.error import URLError
 
 import torch
 from mmengine.model import BaseModel
-from mmengine.runner.checkpoint import CheckpointLoader
 
+from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint
 from rtm_kd.utils.errors import UsageError
 
 from ..distillers.recorder import Records, check_sources, record_outputs
@@ -84,59 +82,9 @@ class FrozenTeacher:
             return
         state_dict = {
             name: tensor
-            for name, tensor in read_state_dict(self.checkpoint).items()
+            for name, tensor in read_checkpoint(self.checkpoint)['state_dict'].items()
             if name.split('.')[0] in _PARTS
         }
-        self._check(state_dict)
+        check_state_dict(state_dict, self.model.state_dict(), self.checkpoint, 'the teacher')
         self.model.load_state_dict(state_dict, strict=True)
         self._loaded = True
-
-    def _check(self, state_dict: dict[str, torch.Tensor]) -> None:
-        expected = self.model.state_dict()
-        faults = [
-            f'{name} is {tuple(state_dict[name].shape)}, expected {tuple(tensor.shape)}'
-            if name in state_dict
-            else f'{name} is missing'
-            for name, tensor in expected.items()
-            if name not in state_dict or state_dict[name].shape != tensor.shape
-        ]
-        faults += [f'{name} is unexpected' for name in state_dict if name not in expected]
-        if faults:
-            more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
-            raise UsageError(
-                f'the checkpoint {self.checkpoint} does not fit the teacher: '
-                f'{"; ".join(faults[:3])}{more}; is it of another size or another model?'
-            )
-
-
-def read_state_dict(checkpoint: str) -> dict[str, torch.Tensor]:
-    """Read the weights of a checkpoint.
-
-    Args:
-        checkpoint (str): Path or URL.
-
-    Returns:
-        dict[str, Tensor]: Name -> tensor, on the CPU.
-
-    Raises:
-        ValueError: If there is no such file, it can't be downloaded, or it is no checkpoint.
-    """
-    remote = '://' in checkpoint
-    if not remote and not os.path.isfile(checkpoint):
-        raise UsageError(f'there is no checkpoint file {checkpoint}')
-    try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    except URLError as error:
-        raise UsageError(
-            f"the checkpoint {checkpoint} can't be downloaded ({error.reason}); "
-            'download it where there is a network and give the path of the file'
-        ) from error
-    except Exception as error:  # what torch raises on a foreign file differs by file and version
-        reason = str(error).strip().split('\n')[0]
-        raise UsageError(f"{checkpoint} can't be read as a checkpoint ({reason})") from error
-    state_dict = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not isinstance(state_dict, dict) or not any(
-        isinstance(value, torch.Tensor) for value in state_dict.values()
-    ):
-        raise UsageError(f'{checkpoint} holds no weights, so it is not a checkpoint of a model')
-    return {name.removeprefix('module.'): value for name, value in state_dict.items()}

@@ -1,0 +1,129 @@
+import os
+from pathlib import Path
+from typing import Any, Optional
+from urllib.error import URLError
+
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from .errors import UsageError
+
+STUDENT_PREFIX = 'architecture.'
+
+
+def read_checkpoint(checkpoint: str) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Args:
+        checkpoint (str): Path or URL.
+
+    Returns:
+        dict: What the file holds, with the weights in ``'state_dict'``: name -> tensor.
+
+    Raises:
+        ValueError: If there is no such file, it can't be downloaded, or it is no checkpoint.
+    """
+    if '://' not in checkpoint and not os.path.isfile(checkpoint):
+        raise UsageError(f'there is no checkpoint file {checkpoint}')
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    except URLError as error:
+        raise UsageError(
+            f"the checkpoint {checkpoint} can't be downloaded ({error.reason}); "
+            'download it where there is a network and give the path of the file'
+        ) from error
+    except Exception as error:  # what torch raises on a foreign file differs by file and version
+        reason = str(error).strip().split('\n')[0]
+        raise UsageError(f"{checkpoint} can't be read as a checkpoint ({reason})") from error
+    if isinstance(content, dict) and 'state_dict' not in content:
+        content = dict(state_dict=content)
+    state_dict = content['state_dict'] if isinstance(content, dict) else None
+    if not isinstance(state_dict, dict) or not any(
+        isinstance(value, torch.Tensor) for value in state_dict.values()
+    ):
+        raise UsageError(f'{checkpoint} holds no weights, so it is not a checkpoint of a model')
+    # Left by a model that was saved inside DistributedDataParallel.
+    content['state_dict'] = {
+        name.removeprefix('module.'): value for name, value in state_dict.items()
+    }
+    return content
+
+
+def student_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the student's weights out of a distillation's, a plain model's as they are."""
+    return {
+        name.removeprefix(STUDENT_PREFIX): value
+        for name, value in state_dict.items()
+        if name.startswith(STUDENT_PREFIX)
+    } or state_dict
+
+
+def check_state_dict(
+    state_dict: dict[str, torch.Tensor],
+    expected: dict[str, torch.Tensor],
+    checkpoint: str,
+    model: str,
+) -> None:
+    """Raise unless every tensor is there, of the right shape, and no other.
+
+    Args:
+        state_dict (dict[str, Tensor]): What the checkpoint holds.
+        expected (dict[str, Tensor]): What the model holds.
+        checkpoint (str): Its path or URL, for the message.
+        model (str): What it is to fit, for the message.
+
+    Raises:
+        ValueError: Naming the first tensors that do not fit.
+    """
+    faults = [
+        f'{name} is {tuple(state_dict[name].shape)}, expected {tuple(tensor.shape)}'
+        if name in state_dict
+        else f'{name} is missing'
+        for name, tensor in expected.items()
+        if name not in state_dict or state_dict[name].shape != tensor.shape
+    ]
+    faults += [f'{name} is unexpected' for name in state_dict if name not in expected]
+    if faults:
+        more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
+        raise UsageError(
+            f'the checkpoint {checkpoint} does not fit {model}: '
+            f'{"; ".join(faults[:3])}{more}; is it of another size or another model?'
+        )
+
+
+def convert_to_student(
+    checkpoint: str, out_path: Optional[str] = None, inplace: bool = False
+) -> Path:
+    """Write the student of a distillation checkpoint, ours or MMRazor's, as a plain one.
+
+    The result loads strictly under the student's own config. Of the rest of the file its
+    ``meta`` stays, without the config of the distillation.
+
+    Args:
+        checkpoint (str): Path of the checkpoint.
+        out_path (str, optional): Folder for ``<name>_student.pth``. Defaults to the folder
+            of the checkpoint.
+        inplace (bool): Replace the checkpoint instead.
+
+    Returns:
+        Path: The file written.
+
+    Raises:
+        ValueError: If it is not a distillation checkpoint, or can't be read.
+    """
+    content = read_checkpoint(checkpoint)
+    if not any(name.startswith(STUDENT_PREFIX) for name in content['state_dict']):
+        raise UsageError(
+            f'{checkpoint} has no student: none of its tensors begins with "{STUDENT_PREFIX}", '
+            'so it was not written by a distillation, or is converted already'
+        )
+    meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
+    source = Path(checkpoint)
+    folder = Path(out_path) if out_path else source.parent
+    target = source if inplace else folder / f'{source.stem}_student.pth'
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside and renamed: a kill leaves the old file or the new one, never half.
+    part = target.with_name(target.name + '.part')
+    torch.save(dict(meta=meta, state_dict=student_state_dict(content['state_dict'])), part)
+    os.replace(part, target)
+    return target

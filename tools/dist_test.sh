@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]
+# Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each. Without a GPU,
+# GPUS is the number of processes, and they talk through gloo.
+set -euo pipefail
+
+CONFIG=${1:?usage: dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]}
+CHECKPOINT=${2:?usage: dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]}
+GPUS=${3:?usage: dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]}
+
+exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$GPUS" \
+    "$(dirname "$0")/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "${@:4}"

@@ -1,0 +1,51 @@
+"""Evaluate a detector, or the student of a distillation.
+
+Example: python tools/test.py configs/kd_tiny_rtmdet_s_neck_300e_coco.py work_dirs/epoch_300.pth
+"""
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+
+import rtm_kd  # noqa: F401, the fixes come before everything else
+from rtm_kd.apis import test
+from rtm_kd.utils import report_usage_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='test config file path')
+    parser.add_argument('checkpoint', help='checkpoint file, of the distillation or the student')
+    parser.add_argument('--work-dir', help='the dir to save the metrics')
+    parser.add_argument('--out', help='save the raw predictions to this .pkl file')
+    parser.add_argument(
+        '--json-prefix', help='write predictions for a test server, without evaluating them'
+    )
+    parser.add_argument('--tta', action='store_true', help='use test time augmentation')
+    parser.add_argument('--show', action='store_true', help='show the detections')
+    parser.add_argument('--show-dir', help='save painted images to WORK_DIR/TIMESTAMP/SHOW_DIR')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that each is shown')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change values of the config, see tools/train.py',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = vars(parse_args())
+    os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank')))
+    with report_usage_errors():
+        test(**args)
+
+
+if __name__ == '__main__':
+    main()
