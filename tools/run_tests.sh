@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Run the tests, in .venv, which is made the first time and then reused.
+# Usage: bash tools/run_tests.sh [pytest arguments; paths from the root of the repository]
+# PYTHON names the interpreter that makes .venv.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null
+
+python=.venv/bin/python
+if ! "$python" -c '' 2>/dev/null; then
+    "${PYTHON:-python3}" -m venv --clear .venv
+fi
+
+# pip runs only if what it would read has changed, or the folder has moved.
+stamp=.venv/installed-for-tests
+wanted=$(pwd && cat setup.py requirements.txt constraints.txt)
+if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
+    echo 'Installing into .venv: some minutes the first time.'
+    "$python" -m pip install --quiet --disable-pip-version-check \
+        -c constraints.txt -e '.[lite,tests]'
+    echo "$wanted" >"$stamp"
+fi
+
+exec "$python" -m pytest "$@"
