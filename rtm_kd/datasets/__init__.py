@@ -1,0 +1,3 @@
+from .drawn_dataset import DrawnDataset, draw_dataset
+
+__all__ = ['DrawnDataset', 'draw_dataset']

@@ -1,0 +1,268 @@
+"""A detection dataset that needs no download: it is drawn on first use."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Union
+
+import cv2
+import numpy as np
+from mmdet.datasets import CocoDataset
+
+from rtm_kd.registry import DATASETS
+from rtm_kd.utils.errors import UsageError
+
+CLASSES = ('disc', 'ring', 'square', 'triangle', 'star', 'cross')
+# Of the classes, for MMDetection's visualizer, in RGB.
+_PALETTE = [
+    (230, 60, 60),
+    (250, 160, 30),
+    (70, 190, 70),
+    (40, 170, 230),
+    (120, 90, 240),
+    (230, 70, 200),
+]
+IMAGE_SIZE = 128  # pixels, both sides
+_OBJECT_SIZES = (14, 60)  # diameters, in pixels
+# Share of the smaller of two boxes that the other may cover.
+_MAX_OVERLAP = 0.25
+# Fractional bits of the coordinates that OpenCV gets.
+_SHIFT = 4
+
+
+@DATASETS.register_module()
+class DrawnDataset(CocoDataset):
+    """Six shapes on cluttered grounds, drawn into ``data_root`` unless they are there.
+
+    Images are 128 x 128 pixels. The shapes differ in outline alone: size, colour, turn,
+    shading and light are random, parts are hidden. Takes CocoDataset's arguments;
+    ``ann_file`` is ``'annotations/train.json'`` or ``'annotations/val.json'`` and
+    ``data_prefix`` is ``dict(img='train/')`` or ``dict(img='val/')``.
+
+    Raises:
+        ValueError: If ``data_root`` is missing, or is something else that is in the way.
+    """
+
+    METAINFO = dict(classes=CLASSES, palette=_PALETTE)
+
+    def load_data_list(self) -> list[dict]:
+        """Draw what is missing, then read the annotations as CocoDataset does."""
+        if not self.data_root:
+            raise UsageError('DrawnDataset needs data_root, the folder to draw into')
+        draw_dataset(self.data_root)
+        return super().load_data_list()
+
+
+def draw_dataset(
+    root: Union[str, os.PathLike], num_train: int = 640, num_val: int = 128, seed: int = 0
+) -> None:
+    """Draw images and COCO annotations, unless there are some already.
+
+    They appear all at once: whoever is killed half-way leaves a hidden folder beside
+    ``root`` and no ``root``, and of several processes the first to finish wins. The same
+    seed gives the same bytes with the same versions of NumPy and OpenCV, so it does not
+    matter which one that is.
+
+    Args:
+        root (str | Path): Folder to make, with ``annotations/{train,val}.json``,
+            ``train/`` and ``val/`` in it.
+        num_train (int): Images to train on.
+        num_val (int): Images to evaluate on.
+        seed (int): Seed of all randomness, from 0 up.
+
+    Raises:
+        ValueError: If ``root`` is something else that is in the way, or can't be written.
+    """
+    root = Path(root).absolute()
+    if _is_drawn(root):
+        return
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
+    except OSError as error:
+        raise UsageError(
+            f"the dataset can't be drawn into {root} ({error.strerror}); set data_root to a "
+            'folder that can be written'
+        ) from error
+    try:
+        scratch.chmod(0o755)  # mkdtemp's folders are closed to other users
+        for stream, (split, num_images) in enumerate((('train', num_train), ('val', num_val))):
+            _draw_split(scratch, split, num_images, (seed, stream))
+        _publish(scratch, root)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_drawn(root: Path) -> bool:
+    return all((root / 'annotations' / f'{split}.json').is_file() for split in ('train', 'val'))
+
+
+def _publish(scratch: Path, root: Path) -> None:
+    try:
+        # Replaces nothing but an empty folder.
+        scratch.rename(root)
+    except OSError as error:
+        if not _is_drawn(root):
+            raise UsageError(
+                f'{root} exists and is not the drawn dataset; remove it, or set data_root to '
+                'another folder'
+            ) from error
+
+
+def _draw_split(folder: Path, split: str, num_images: int, seed: tuple[int, int]) -> None:
+    (folder / split).mkdir()
+    images, annotations = [], []
+    for image_id in range(num_images):
+        # An image's own stream: it is the same however many there are.
+        image, objects = _draw_image(np.random.default_rng((*seed, image_id)))
+        file_name = f'{image_id:05d}.jpg'
+        encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+        (folder / split / file_name).write_bytes(encoded.tobytes())
+        images.append(dict(id=image_id, file_name=file_name, width=IMAGE_SIZE, height=IMAGE_SIZE))
+        for label, box, area in objects:
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=label + 1,
+                    bbox=box,
+                    area=area,
+                    iscrowd=0,
+                )
+            )
+    categories = [dict(id=label + 1, name=name) for label, name in enumerate(CLASSES)]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (folder / 'annotations').mkdir(exist_ok=True)
+    (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content), encoding='utf-8')
+
+
+def _draw_image(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, list[int], int]]]:
+    """Return an image, (H, W, 3) of uint8, and its objects: label, (x, y, w, h), area."""
+    image = _ground(rng)
+    for _ in range(rng.integers(3, 8)):
+        _draw_clutter(image, rng)
+    objects: list[tuple[int, list[int], int]] = []
+    for _ in range(rng.integers(2, 8)):
+        label = int(rng.integers(len(CLASSES)))
+        mask = _mask(label, rng)
+        box = [int(side) for side in cv2.boundingRect((mask > 127).astype(np.uint8))]
+        if any(_overlap(box, other) > _MAX_OVERLAP for _, other, _ in objects):
+            continue
+        _paint(image, mask, rng)
+        objects.append((label, box, int((mask > 127).sum())))
+    for _ in range(rng.integers(0, 3)):
+        _draw_bar(image, rng)
+    return _photograph(image, rng), objects
+
+
+def _ground(rng: np.random.Generator) -> np.ndarray:
+    """Soft patches of a few colours, (H, W, 3) of float32 from 0 to 255."""
+    cells = int(rng.integers(2, 7))
+    patches = rng.uniform(0, 255, 3) + rng.normal(0, 35, (cells, cells, 3))
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    ground = cv2.resize(patches.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+    return np.clip(ground, 0, 255)
+
+
+def _draw_clutter(image: np.ndarray, rng: np.random.Generator) -> None:
+    """An arc or a polyline: edges and corners that belong to no class."""
+    colour = rng.uniform(0, 255, 3).tolist()
+    thickness = int(rng.integers(1, 4))
+    if rng.random() < 0.5:
+        points = rng.integers(0, IMAGE_SIZE, (1, 2)) + rng.integers(-25, 26, (4, 2))
+        cv2.polylines(image, [points.astype(np.int32)], False, colour, thickness)
+    else:
+        centre = rng.integers(0, IMAGE_SIZE, 2).tolist()
+        axes = rng.integers(6, 40, 2).tolist()
+        start, turn = rng.uniform(0, 360, 2).tolist()
+        cv2.ellipse(image, centre, axes, turn, start, start + 130, colour, thickness)
+
+
+def _draw_bar(image: np.ndarray, rng: np.random.Generator) -> None:
+    """A bar across the image, over the objects."""
+    ends = rng.integers(0, IMAGE_SIZE, (2, 2))
+    thickness = int(rng.integers(2, 7))
+    cv2.line(image, ends[0].tolist(), ends[1].tolist(), rng.uniform(0, 255, 3).tolist(), thickness)
+
+
+def _contours(label: int) -> list[np.ndarray]:
+    """Outlines of a class within the unit circle, (N, 2) each; a second one is a hole."""
+
+    def polygon(corners: int, radii: tuple = (1.0,)) -> np.ndarray:
+        angles = np.arange(corners) * 2 * np.pi / corners
+        radius = np.resize(radii, corners)
+        return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
+
+    name = CLASSES[label]
+    if name == 'disc':
+        return [polygon(48)]
+    if name == 'ring':
+        return [polygon(48), polygon(48, (0.55,))]
+    if name == 'square':
+        return [polygon(4)]
+    if name == 'triangle':
+        return [polygon(3)]
+    if name == 'star':
+        return [polygon(10, (1.0, 0.42))]
+    arm = 0.3
+    corner = np.array([(1, -arm), (1, arm), (arm, arm)])
+    quarter_turn = np.array([(0, 1), (-1, 0)])
+    turns = [np.linalg.matrix_power(quarter_turn, i) for i in range(4)]
+    return [np.concatenate([corner @ turn for turn in turns])]
+
+
+def _mask(label: int, rng: np.random.Generator) -> np.ndarray:
+    """A shape at a random place, (H, W) of uint8, 255 inside and less along its edge."""
+    diameter = np.exp(rng.uniform(*np.log(_OBJECT_SIZES)))
+    # Up to a fifth of it may lie outside the image.
+    centre = rng.uniform(0.3 * diameter, IMAGE_SIZE - 0.3 * diameter, 2)
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
+    stretch = rng.uniform(0.8, 1.0, 2)
+    contours = [
+        np.round((points @ turn * stretch * diameter / 2 + centre) * 2**_SHIFT).astype(np.int32)
+        for points in _contours(label)
+    ]
+    mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    cv2.fillPoly(mask, contours, 255, cv2.LINE_AA, _SHIFT)
+    return mask
+
+
+def _overlap(box: list[int], other: list[int]) -> float:
+    """Share of the smaller of two boxes (x, y, w, h) that lies in the other."""
+    sides = [
+        min(box[axis] + box[axis + 2], other[axis] + other[axis + 2]) - max(box[axis], other[axis])
+        for axis in (0, 1)
+    ]
+    shared = max(sides[0], 0) * max(sides[1], 0)
+    return shared / min(box[2] * box[3], other[2] * other[3])
+
+
+def _paint(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> None:
+    """Fill a mask with a colour that stands out and a little shading."""
+    inside = mask > 127
+    ground = image[inside].mean(axis=0)
+    colour = rng.uniform(0, 255, 3)
+    while np.abs(colour - ground).max() < 70:
+        colour = rng.uniform(0, 255, 3)
+    shade = _slope(rng) * rng.uniform(0, 40)
+    alpha = mask[..., None].astype(np.float32) / 255
+    image[:] = np.clip(image * (1 - alpha) + (colour + shade) * alpha, 0, 255)
+
+
+def _slope(rng: np.random.Generator) -> np.ndarray:
+    """A plane from about -1 to 1 in a random direction, (H, W, 1)."""
+    angle = rng.uniform(0, 2 * np.pi)
+    along = np.linspace(-1, 1, IMAGE_SIZE)
+    return (np.cos(angle) * along + np.sin(angle) * along[:, None])[..., None]
+
+
+def _photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Uneven light, at times a soft focus, and noise; (H, W, 3) of uint8."""
+    image = image * (rng.uniform(0.55, 1.1) + rng.uniform(0, 0.3) * _slope(rng))
+    if rng.random() < 0.3:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.2))
+    image = image + rng.normal(0, rng.uniform(2, 14), image.shape)
+    return np.clip(np.round(image), 0, 255).astype(np.uint8)
