@@ -1,0 +1,100 @@
+"""Let programs that do not import rtm_kd first run with an mmcv without operators.
+
+``enable`` writes one line into the site-packages of this environment. From then on every
+Python process of the environment can import ``mmcv._ext``, compiled or not, so that
+MMYOLO's own ``tools/train.py`` starts. Whatever else rtm_kd mends comes with a config's
+``custom_imports = dict(imports=['rtm_kd'])``. ``disable`` takes the line back.
+"""
+
+import argparse
+import sysconfig
+from pathlib import Path
+
+from rtm_kd.utils import UsageError, report_usage_errors
+
+from . import mmcv_ext
+
+# By path, since the package itself would load torch into every process; and silent if
+# the file is gone, since an uninstalled rtm_kd must not disturb anybody.
+_AT_START = """
+import os
+path = {path}
+if os.path.isfile(path):
+    import importlib.util
+    spec = importlib.util.spec_from_file_location('_rtm_kd_mmcv_ext', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.enable()
+"""
+
+
+def pth_file() -> Path:
+    return Path(sysconfig.get_paths()['purelib']) / 'rtm_kd_mmcv_ext.pth'
+
+
+def pth_line() -> str:
+    """Return the line for :func:`pth_file`; Python executes those that begin with import."""
+    path = Path(mmcv_ext.__file__).resolve()
+    # In ASCII: Python reads the file in an encoding that depends on version and locale.
+    return f'import sys; exec({_AT_START.format(path=ascii(str(path)))!a}, {{}})\n'
+
+
+def enable() -> str:
+    """Write the line, and return a sentence that says so.
+
+    Raises:
+        ValueError: If the site-packages can't be written.
+    """
+    try:
+        pth_file().write_text(pth_line(), encoding='ascii')
+    except OSError as error:
+        raise _not_writable(error) from error
+    return f'enabled: every Python process of this environment reads {pth_file()}'
+
+
+def disable() -> str:
+    """Remove the line if there is one, and return a sentence that says so.
+
+    Raises:
+        ValueError: If the site-packages can't be written.
+    """
+    try:
+        pth_file().unlink()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _not_writable(error) from error
+    return 'disabled'
+
+
+def status() -> str:
+    """Return what is the case, as a sentence."""
+    if not pth_file().exists():
+        return 'disabled'
+    if pth_file().read_text(encoding='utf-8') != pth_line():
+        return f'{pth_file()} belongs to another copy of rtm_kd: enable writes it anew'
+    return f'enabled: every Python process of this environment reads {pth_file()}'
+
+
+def _not_writable(error: OSError) -> UsageError:
+    return UsageError(
+        f'cannot change {pth_file()} ({error.strerror}); use an environment of your own, '
+        'for example one that "python -m venv" makes'
+    )
+
+
+def main() -> None:
+    actions = {function.__name__: function for function in (enable, disable, status)}
+    parser = argparse.ArgumentParser(
+        prog='python -m rtm_kd.compat',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('action', choices=actions)
+    args = parser.parse_args()
+    with report_usage_errors():
+        print(actions[args.action]())
+
+
+if __name__ == '__main__':
+    main()
