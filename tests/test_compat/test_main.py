@@ -1,0 +1,121 @@
+import shutil
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+from mmcv import _ext
+
+from rtm_kd.compat import __main__ as opt_in
+from rtm_kd.compat import mmcv_ext
+from rtm_kd.utils import UsageError
+
+supplied = pytest.mark.skipif(
+    _ext.__spec__.origin != mmcv_ext.__file__, reason='this mmcv has compiled operators'
+)
+# Python as it starts in an environment whose site-packages are the working directory.
+# What goes wrong there, Python prints to the standard error.
+START = """
+import site, sys
+sys.stderr = sys.stdout
+site.addsitedir('.')
+print(type(sys.meta_path[-1]).__name__)
+"""
+
+
+@pytest.fixture
+def pth_file(tmp_path, monkeypatch):
+    path = tmp_path / 'rtm_kd_mmcv_ext.pth'
+    monkeypatch.setattr(opt_in, 'pth_file', lambda: path)
+    return path
+
+
+@supplied
+def test_mmdet_can_be_imported_without_rtm_kd_in_an_opted_in_environment(run_python, tmp_path):
+    venv.create(tmp_path / 'env', symlinks=True)
+    python = str(tmp_path / 'env/bin/python')
+    packages = [path for path in sys.path if path.endswith('-packages')]
+
+    def run(code: str) -> str:
+        return run_python(code, executable=python, path=packages).splitlines()[-1]
+
+    def call(action: str) -> str:
+        return run(f"""
+            import runpy, sys
+            sys.argv = ['compat', {action!r}]
+            runpy.run_module('rtm_kd.compat', run_name='__main__')
+        """)
+
+    assert call('enable').startswith(
+        f'enabled: every Python process of this environment reads {tmp_path}'
+    )
+    loaded = run("""
+        import mmdet.models, sys
+        print(mmdet.models.RTMDetHead.__name__, 'rtm_kd' in sys.modules)
+    """)
+    assert loaded == 'RTMDetHead False'
+
+    assert call('disable') == 'disabled'
+    missing = run("""
+        try:
+            import mmcv._ext
+        except ModuleNotFoundError as error:
+            print(error)
+    """)
+    assert missing == "No module named 'mmcv._ext'"
+
+
+def test_a_start_of_python_loads_the_finder_and_nothing_heavy(run_python, pth_file):
+    opt_in.enable()
+
+    output = run_python(
+        START + "print({'mmcv', 'mmengine', 'numpy', 'rtm_kd', 'torch'} & {*sys.modules})", '-S'
+    )
+
+    assert output.splitlines() == ['MmcvExtFinder', 'set()']
+
+
+def test_an_uninstalled_rtm_kd_disturbs_nobody(run_python, pth_file, monkeypatch, tmp_path):
+    monkeypatch.setattr(mmcv_ext, '__file__', str(tmp_path / 'gone' / 'mmcv_ext.py'))
+    opt_in.enable()
+
+    # The last of Python's own finders is a class.
+    assert run_python(START, '-S').split() == ['type']
+
+
+@pytest.mark.parametrize('folder', ["it's", 'a "quoted" one', 'größer', '{braces}'])
+def test_any_path_is_taken(run_python, pth_file, monkeypatch, tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    copy = tmp_path / folder / 'mmcv_ext.py'
+    shutil.copy(mmcv_ext.__file__, copy)
+    monkeypatch.setattr(mmcv_ext, '__file__', str(copy))
+    opt_in.enable()
+
+    assert run_python(START, '-S').split() == ['MmcvExtFinder']
+
+
+def test_status_tells_what_is_the_case(pth_file, monkeypatch):
+    assert opt_in.status() == 'disabled'
+    opt_in.enable()
+    assert opt_in.status().startswith('enabled')
+    monkeypatch.setattr(mmcv_ext, '__file__', '/elsewhere/rtm_kd/compat/mmcv_ext.py')
+    assert 'another copy of rtm_kd' in opt_in.status()
+    opt_in.enable()
+    assert opt_in.status().startswith('enabled')
+    opt_in.disable()
+    assert opt_in.disable() == 'disabled'
+    assert not pth_file.exists()
+
+
+def test_the_file_lies_where_python_looks_for_it():
+    assert opt_in.pth_file().parent == Path(sysconfig.get_paths()['purelib'])
+
+
+@pytest.mark.parametrize('action', [opt_in.enable, opt_in.disable])
+def test_site_packages_that_cannot_be_written(monkeypatch, tmp_path, action):
+    (tmp_path / 'file').touch()
+    monkeypatch.setattr(opt_in, 'pth_file', lambda: tmp_path / 'file' / 'rtm_kd_mmcv_ext.pth')
+
+    with pytest.raises(UsageError, match=r'cannot change .*rtm_kd_mmcv_ext\.pth.*of your own'):
+        action()
