@@ -3,8 +3,9 @@
 For: mmengine <= 0.10.7, on machines where ``torch.cuda.is_available()`` is False.
 Fault: ``init_dist('pytorch')`` calls ``torch.cuda.set_device`` and asks for NCCL, and
 ``Runner.wrap_model`` passes ``device_ids``, which DDP refuses for a module on the CPU.
-Here: without CUDA the process group is gloo's, and DDP gets no ``device_ids`` for a
-module on the CPU. With CUDA nothing is changed.
+SyncBN, which DDP refuses there as well, MMEngine reverts only where there is one process.
+Here: without CUDA the process group is gloo's, DDP gets no ``device_ids`` for a module on
+the CPU, and SyncBN becomes BN. With CUDA nothing is changed.
 Can go: when MMEngine does the same.
 """
 
@@ -13,7 +14,7 @@ import functools
 import mmengine.dist.utils as dist_utils
 import torch
 import torch.distributed as torch_dist
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 
 
 def _init_gloo(backend, init_backend='torch', **kwargs) -> None:
@@ -39,6 +40,7 @@ def enable() -> None:
     def init(self, module, *args, **kwargs):
         if all(parameter.device.type == 'cpu' for parameter in module.parameters()):
             kwargs.pop('device_ids', None)
+            module = revert_sync_batchnorm(module)
         original(self, module, *args, **kwargs)
 
     MMDistributedDataParallel.__init__ = init

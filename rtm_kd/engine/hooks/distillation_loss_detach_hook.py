@@ -1,4 +1,5 @@
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmrazor.registry import HOOKS as MMRAZOR_HOOKS
@@ -53,9 +54,16 @@ class DistillationLossDetachHook(Hook):
         if is_model_wrapper(runner.model):
             # DDP waits for a gradient of every parameter that it was made with.
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
-        for name in [name for name in runner.message_hub.log_scalars if '/distill.' in name]:
-            runner.message_hub.log_scalars.pop(name)
+        _forget_distillation_losses(runner.message_hub)
         runner.logger.info(f'Epoch {runner.epoch + 1}: distillation has ended, teacher detached')
+
+
+def _forget_distillation_losses(message_hub: MessageHub) -> None:
+    # The log prints the last values of whatever the hub knows, and a resumed run warns of
+    # what it once knew.
+    for name in [name for name in message_hub.log_scalars if '/distill.' in name]:
+        message_hub.log_scalars.pop(name)
+        message_hub._resumed_keys.pop(name, None)
 
 
 # The spelling of the published recipe, unless MMRazor has such a hook by then.

@@ -81,13 +81,11 @@ class FpnTeacherDistill(BaseModel):
                 f'distiller is a {type(self.distiller).__module__} class; this algorithm needs '
                 'type="rtm_kd.ConfigurableDistiller", which takes the same arguments'
             )
-        self._teacher: Optional[FrozenTeacher] = FrozenTeacher(
-            teacher, teacher_ckpt, self.distiller.teacher_sources
-        )
+        self._teacher = FrozenTeacher(teacher, teacher_ckpt, self.distiller.teacher_sources)
         if not module_inplace:
             _set_inplace_false(student)
         if not teacher_module_inplace:
-            _set_inplace_false(self._teacher.model)
+            _set_inplace_false(self.teacher)
         self._check_features()
 
     @property
@@ -98,7 +96,7 @@ class FpnTeacherDistill(BaseModel):
     @property
     def teacher(self) -> Optional[nn.Module]:
         """The frozen teacher, None once it is detached."""
-        return None if self._teacher is None else self._teacher.model
+        return self._teacher.model
 
     def forward(self, inputs: torch.Tensor, data_samples=None, mode: str = 'tensor'):
         """Losses of student and distillation in mode ``'loss'``, else the student alone."""
@@ -117,7 +115,7 @@ class FpnTeacherDistill(BaseModel):
             dict[str, Tensor]: The student's own losses as ``student.*``, and until the
             teacher is detached those of distillation as ``distill.*``.
         """
-        if self._teacher is None:
+        if self.distillation_stopped:
             return _prefixed('student', self.student(batch_inputs, data_samples, mode='loss'))
 
         teacher_records = self._teacher.record(batch_inputs)
@@ -133,7 +131,7 @@ class FpnTeacherDistill(BaseModel):
             ValueError: If the teacher's checkpoint can't be read or does not fit.
         """
         super().init_weights()
-        if self._teacher is not None:
+        if not self.distillation_stopped:
             self._teacher.load()
 
     def detach_teacher(self) -> None:
@@ -142,30 +140,28 @@ class FpnTeacherDistill(BaseModel):
         The connectors stay, without gradients, so that checkpoints and the optimizer's
         state keep their shape across the detach.
         """
-        self._teacher = None
+        self._teacher.release()
         self.distiller.requires_grad_(False)
         for parameter in self.distiller.parameters():
             parameter.grad = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     @property
     def distillation_stopped(self) -> bool:
         """Whether the teacher is detached; MMRazor's hooks set it to True."""
-        return self._teacher is None
+        return self.teacher is None
 
     @distillation_stopped.setter
     def distillation_stopped(self, stopped: bool) -> None:
         if stopped:
             self.detach_teacher()
-        elif self._teacher is None:
+        elif self.distillation_stopped:
             raise ValueError('the teacher has been detached and freed; build the model anew')
 
     def _apply(self, fn, *args, **kwargs):
         # The teacher follows the student to another device or dtype.
         super()._apply(fn, *args, **kwargs)
-        if self._teacher is not None:
-            self._teacher.model._apply(fn, *args, **kwargs)
+        if not self.distillation_stopped:
+            self.teacher._apply(fn, *args, **kwargs)
         return self
 
     @torch.no_grad()

@@ -17,7 +17,8 @@ class FrozenTeacher:
     """Backbone and neck of a trained detector, for reading features.
 
     A plain object around a module, not a module: its owner does not list it among its
-    parameters, buffers and checkpoint keys, and a copy of the owner shares it.
+    parameters, buffers and checkpoint keys. A copy of the owner, such as EMAHook makes,
+    shares it, and :meth:`release` frees it for all of them.
 
     Args:
         teacher (BaseModel | dict | str): As :func:`~.detector.build_detector` takes it.
@@ -53,6 +54,12 @@ class FrozenTeacher:
 
     def __deepcopy__(self, memo) -> 'FrozenTeacher':
         return self
+
+    def release(self) -> None:
+        """Free the model; ``model`` is None from then on."""
+        self.model = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @torch.no_grad()
     def record(self, batch_inputs: torch.Tensor, loading: bool = True) -> Records:

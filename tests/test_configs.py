@@ -1,0 +1,161 @@
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from rtm_kd.registry import MODELS
+from rtm_kd.utils import load_config
+
+COCO = {
+    'kd_tiny_rtmdet_s_neck_300e_coco.py': (96, 128, 's', '0a8c901a'),
+    'kd_s_rtmdet_m_neck_300e_coco.py': (128, 192, 'm', '40af4fe8'),
+    'kd_m_rtmdet_l_neck_300e_coco.py': (192, 256, 'l', 'ee3abdc4'),
+    'kd_l_rtmdet_x_neck_300e_coco.py': (256, 320, 'x', 'b85cd476'),
+}
+ALL = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py'))
+
+
+@pytest.mark.parametrize('name', COCO)
+def test_coco_config_is_the_published_recipe(name):
+    student, teacher, size, digest = COCO[name]
+    cfg = Config.fromfile(ROOT / 'configs' / name)
+    assert cfg.model.teacher_ckpt.startswith(
+        f'https://download.openmmlab.com/mmyolo/v0/rtmdet/rtmdet_{size}_syncbn_fast_8xb32'
+    )
+    assert cfg.model.teacher_ckpt.endswith(f'-{digest}.pth')
+    pkd_norm = dict(type='BN', affine=False, track_running_stats=False)
+    for level in range(3):
+        source = dict(type='ModuleOutputs', source=f'neck.out_layers.{level}.conv')
+        distiller = cfg.model.distiller
+        assert distiller.student_recorders[f'fpn{level}'] == source
+        assert distiller.teacher_recorders[f'fpn{level}'] == source
+        assert distiller.connectors[f'fpn{level}_s'] == dict(
+            type='rtm_kd.ConvModuleConnector',
+            in_channel=student,
+            out_channel=teacher,
+            bias=False,
+            norm_cfg=pkd_norm,
+            act_cfg=None,
+        )
+        assert distiller.connectors[f'fpn{level}_t'] == dict(
+            type='rtm_kd.NormConnector', in_channels=teacher, norm_cfg=pkd_norm
+        )
+        assert f'loss_pkd_fpn{level}' in distiller.distill_losses
+    ema, switch, detach = cfg.custom_hooks
+    assert ema.type == 'EMAHook'
+    assert switch.switch_epoch == detach.detach_epoch == 280
+
+
+def test_the_coco_configs_differ_in_sizes_and_figures_alone():
+    bodies = set()
+    for name in COCO:
+        text = (ROOT / 'configs' / name).read_text()
+        body = text[text.index('# ======================= Possibly modified') :]
+        bodies.add(body)
+    assert len(bodies) == 1
+
+
+@pytest.mark.parametrize('name', COCO)
+def test_a_copy_alone_in_an_empty_folder_dumps_builds_and_takes_a_step(name, tmp_path):
+    shutil.copy(ROOT / 'configs' / name, tmp_path)
+    cfg = load_config(str(tmp_path / name), dict(teacher_ckpt='random', num_classes=4))
+    cfg.dump(tmp_path / 'dumped.py')
+    cfg = Config.fromfile(tmp_path / 'dumped.py')
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model).train()
+    boxes = torch.tensor([[0, 0, 4, 4, 40, 44], [0, 3, 20, 10, 60, 50], [1, 1, 2, 2, 30, 30.0]])
+    samples = dict(bboxes_labels=boxes, img_metas=[dict(batch_input_shape=(64, 64))] * 2)
+    total, logged = model.parse_losses(model.loss(torch.randn(2, 3, 64, 64), samples))
+    total.backward()
+    assert torch.isfinite(total)
+    assert sum('distill.loss_pkd' in key for key in logged) == 3
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+
+
+@pytest.mark.parametrize('config', ALL)
+def test_every_config_names_only_bases_that_travel_with_it(config):
+    """A COCO config has a `package::` base; the others have siblings too."""
+    bases = re.findall(r"^_base_ = '(.+)'", (ROOT / config).read_text(), re.MULTILINE)
+    assert len(bases) == 1
+    assert bases[0].startswith('mmyolo::' if 'coco' in config else ('mmyolo::', './'))
+
+
+def test_options_reach_what_is_computed_from_them(kd_config):
+    cfg = load_config(
+        kd_config,
+        {
+            'max_epochs': 12,
+            'num_epochs_stage2': 2,
+            'base_lr': 0.01,
+            'img_scale': [320, 320],
+            'class_names': ['a', 'b'],
+            'data_root': 'elsewhere/',
+            'model.distiller.distill_losses.loss_pkd_fpn0.tau': 3.0,
+        },
+    )
+    assert cfg.train_cfg.max_epochs == 12
+    assert cfg.train_cfg.dynamic_intervals[0][0] == 10
+    assert [hook.get('switch_epoch', hook.get('detach_epoch')) for hook in cfg.custom_hooks] == [
+        None,
+        10,
+        10,
+    ]
+    assert cfg.optim_wrapper.optimizer.lr == 0.01
+    assert cfg.param_scheduler[1].eta_min == pytest.approx(0.0005)
+    assert cfg.param_scheduler[1].end == 12
+    assert cfg.model.architecture.bbox_head.head_module.num_classes == 2
+    assert cfg.model.architecture.train_cfg.assigner.num_classes == 2
+    assert tuple(cfg.train_dataloader.dataset.pipeline[2].img_scale) == (320, 320)
+    assert cfg.val_evaluator.ann_file == 'elsewhere/annotations/val.json'
+    assert cfg.model.distiller.distill_losses.loss_pkd_fpn0.tau == 3.0
+    assert cfg.model.distiller.distill_losses.loss_pkd_fpn1.tau == 1.0
+
+
+def test_coco_options_reach_head_assigner_schedule_and_detach():
+    cfg = load_config(
+        str(ROOT / 'configs/kd_tiny_rtmdet_s_neck_300e_coco.py'),
+        {'num_classes': 3, 'max_epochs': 30, 'num_epochs_stage2': 5, 'data_root': 'd/'},
+    )
+    assert cfg.model.architecture.num_classes == 3
+    assert cfg.train_cfg.max_epochs == 30
+    assert cfg.custom_hooks[1].switch_epoch == cfg.custom_hooks[2].detach_epoch == 25
+    assert cfg.test_dataloader.dataset.data_root == 'd/'
+    assert cfg.test_evaluator.ann_file.startswith('d/')
+
+
+def test_model_options_in_mmengines_own_way_reach_num_classes_too():
+    cfg = Config.fromfile(ROOT / 'configs/kd_tiny_rtmdet_s_neck_300e_coco.py')
+    cfg.merge_from_dict({'model.architecture.num_classes': 3, 'model.teacher_ckpt': 'random'})
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        assert MODELS.build(cfg.model).student.bbox_head.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(max_epoch=3), 'has no "max_epoch"; did you mean "max_epochs"'),
+        ({'modle.teacher_ckpt': 'x'}, 'has no "modle"; did you mean "model"'),
+    ],
+)
+def test_an_option_that_nothing_reads_is_refused(kd_config, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(kd_config, options)
+
+
+def test_reading_a_config_leaves_mmengine_as_it_was(kd_config):
+    load_config(kd_config, dict(max_epochs=5))
+    assert Config.fromfile(kd_config).max_epochs == 32
+
+
+def test_rtm_kd_imports_nothing_of_mmyolo():
+    code = 'import rtm_kd, sys; sys.exit(any(m.split(".")[0] == "mmyolo" for m in sys.modules))'
+    assert subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=False).returncode == 0
+    for path in (ROOT / 'rtm_kd').rglob('*.py'):
+        assert not re.search(r'^\s*(import|from) mmyolo', path.read_text(), re.MULTILINE), path

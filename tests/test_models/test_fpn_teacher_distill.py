@@ -1,0 +1,318 @@
+import copy
+import gc
+import weakref
+
+import mmrazor.models  # noqa: F401, registers the classes compared with
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+
+from rtm_kd.registry import MODELS
+from rtm_kd.utils import load_config
+
+RTMDET_TINY = 'mmyolo::rtmdet/rtmdet_tiny_syncbn_fast_8xb32-300e_coco.py'
+RTMDET_S = 'mmyolo::rtmdet/rtmdet_s_syncbn_fast_8xb32-300e_coco.py'
+
+
+@pytest.fixture(autouse=True)
+def mmyolo_scope():
+    with DefaultScope.overwrite_default_scope('mmyolo'):
+        yield
+
+
+@pytest.fixture
+def model_cfg(kd_config, options):
+    return load_config(kd_config, options).model
+
+
+def batch(size=64):
+    """Two images, three boxes: (image, label, x1, y1, x2, y2)."""
+    torch.manual_seed(1)
+    boxes = torch.tensor(
+        [[0, 0, 4, 4, 40, 44], [0, 1, 20, 10, 60, 50], [1, 1, 2, 2, 30, 30]], dtype=torch.float
+    )
+    samples = dict(bboxes_labels=boxes, img_metas=[dict(batch_input_shape=(size, size))] * 2)
+    return torch.randn(2, 3, size, size), samples
+
+
+def as_mmrazors(model_cfg):
+    """The same config in MMRazor's spelling: another prefix, no teacher_ckpt."""
+
+    def respell(value):
+        if isinstance(value, dict):
+            return {key: respell(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [respell(item) for item in value]
+        return value.replace('rtm_kd.', 'mmrazor.') if isinstance(value, str) else value
+
+    cfg = respell(model_cfg)
+    cfg.pop('teacher_ckpt')
+    cfg['teacher'] = dict(cfg_path=RTMDET_S)
+    cfg['distiller']['_scope_'] = 'mmrazor'
+    return ConfigDict(cfg)
+
+
+def total_gradients(model, inputs, samples):
+    losses = model.loss(inputs, copy.deepcopy(samples))
+    model.parse_losses(losses)[0].backward()
+    return losses, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_training_step_gives_mmrazors_losses_and_student_gradients(model_cfg):
+    torch.manual_seed(0)
+    theirs = MODELS.build(as_mmrazors(model_cfg))
+    theirs.train()
+    ours = MODELS.build(model_cfg).train()
+    ours.load_state_dict(
+        {n: v for n, v in theirs.state_dict().items() if not n.startswith('teacher.')}
+    )
+    ours.teacher.load_state_dict(
+        {n: v for n, v in theirs.teacher.state_dict().items() if not n.startswith('bbox_head')}
+    )
+
+    inputs, samples = batch()
+    losses, gradients = total_gradients(ours, inputs, samples)
+    expected_losses, expected_gradients = total_gradients(theirs, inputs, samples)
+
+    assert losses.keys() == expected_losses.keys()
+    assert {'student.loss_cls', 'distill.loss_pkd_fpn2'} <= losses.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected_losses[name], rtol=1e-6, atol=1e-6)
+    assert gradients.keys() == {n for n in expected_gradients if not n.startswith('teacher.')}
+    for name, gradient in gradients.items():
+        scale = expected_gradients[name].abs().max()
+        difference = (gradient - expected_gradients[name]).abs().max()
+        assert difference <= 1e-5 * scale + 1e-9, name
+
+
+def test_mmrazors_scope_key_carries_over(model_cfg):
+    """A config that spells its types without a prefix, under ``_scope_='rtm_kd'``."""
+
+    def strip(value):
+        if isinstance(value, dict):
+            return {key: strip(item) for key, item in value.items()}
+        return value.replace('rtm_kd.', '') if isinstance(value, str) else value
+
+    cfg = ConfigDict(strip(model_cfg), _scope_='rtm_kd')
+    cfg.architecture = dict(cfg_path=RTMDET_TINY)
+    assert type(MODELS.build(cfg).distiller.connectors['fpn0_s']).__module__.startswith('rtm_kd.')
+
+
+def test_a_mmrazor_loss_can_be_named(model_cfg):
+    for name in model_cfg.distiller.distill_losses:
+        model_cfg.distiller.distill_losses[name] = dict(type='mmrazor.PKDLoss', loss_weight=6)
+    losses = MODELS.build(model_cfg).loss(*batch())
+    assert losses['distill.loss_pkd_fpn0'] > 0
+
+
+def test_the_teacher_is_in_no_checkpoint_and_no_optimizer_and_copies_share_it(model_cfg):
+    model = MODELS.build(model_cfg)
+    names = {*model.state_dict(), *dict(model.named_parameters()), *dict(model.named_buffers())}
+    assert names
+    assert not any('teacher' in name for name in names)
+    assert copy.deepcopy(model).teacher is model.teacher
+    assert not any(parameter.requires_grad for parameter in model.teacher.parameters())
+
+
+def test_the_teacher_stays_as_it_was_while_the_student_trains(model_cfg):
+    model = MODELS.build(model_cfg).train()
+    before = copy.deepcopy(model.teacher.state_dict())
+    total_gradients(model, *batch())
+    for name, value in model.teacher.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_the_teacher_follows_the_student_to_another_dtype(model_cfg):
+    model = MODELS.build(model_cfg).double()
+    assert next(model.teacher.parameters()).dtype is torch.float64
+
+
+def test_building_leaves_no_trace_of_the_shape_check(model_cfg):
+    torch.manual_seed(0)
+    model = MODELS.build(model_cfg)
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_hooks for module in model.student.modules())
+    batches = [v for n, v in model.state_dict().items() if n.endswith('num_batches_tracked')]
+    assert batches and not any(batches)
+
+
+def test_predictions_are_the_students(model_cfg):
+    model = MODELS.build(model_cfg).eval()
+    inputs, _ = batch()
+    for own, alone in zip(model(inputs, mode='tensor')[0], model.student(inputs, mode='tensor')[0]):
+        assert torch.equal(own, alone)
+
+
+@pytest.mark.parametrize(
+    'teacher',
+    [
+        RTMDET_S,
+        dict(cfg_path=RTMDET_S, num_classes=7),
+        dict(cfg_path=RTMDET_S, backbone=dict(deepen_factor=0.167)),
+    ],
+)
+def test_forms_of_a_teacher(model_cfg, teacher):
+    model_cfg.teacher = teacher
+    assert MODELS.build(model_cfg).loss(*batch())['distill.loss_pkd_fpn0'] > 0
+
+
+def test_a_teacher_as_whole_model_dict_or_as_built_model(model_cfg, tmp_path):
+    model_cfg.teacher = load_config(_config_file(RTMDET_S, tmp_path)).model
+    built = MODELS.build(copy.deepcopy(model_cfg.teacher))
+    MODELS.build(model_cfg)
+    model_cfg.teacher_ckpt = None
+    model = MODELS.build(ConfigDict(model_cfg, teacher=built))
+    assert model.teacher is built
+
+
+def _config_file(base, tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text(f"_base_ = '{base}'\n")
+    return str(path)
+
+
+@pytest.mark.parametrize('form', ['package', 'file', 'dict'])
+def test_num_classes_reaches_head_and_assigner_in_every_form(model_cfg, form, tmp_path):
+    path = _config_file(RTMDET_TINY, tmp_path)
+    architecture = dict(
+        package=lambda: dict(cfg_path=RTMDET_TINY),
+        file=lambda: dict(cfg_path=path),
+        dict=lambda: dict(load_config(path).model),
+    )[form]()
+    model_cfg.architecture = dict(architecture, num_classes=5)
+    head = MODELS.build(model_cfg).student.bbox_head
+    assert head.num_classes == 5
+    assert head.head_module.rtm_cls[0].out_channels == 5
+    assert head.assigner.num_classes == 5
+
+
+def faulty(model_cfg, **changes):
+    for key, value in changes.items():
+        target = model_cfg
+        *parents, last = key.split('__')
+        for parent in parents:
+            target = target[parent]
+        target[last] = value
+    return model_cfg
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(teacher_ckpt=None), 'no teacher_ckpt.*"random"'),
+        (
+            dict(distiller__student_recorders__fpn0__source='neck.out_layer.0.conv'),
+            'student has no module "neck.out_layer.0.conv".*did you mean.*neck.out_layers.0.conv',
+        ),
+        (
+            dict(distiller__teacher_recorders__fpn1__source='nek.out_layers.1.conv'),
+            'teacher has no module "nek.out_layers.1.conv".*did you mean',
+        ),
+        (
+            dict(distiller__student_recorders__fpn0__source='bbox_head'),
+            r"\['fpn0'\] of the student record nothing",
+        ),
+        (dict(distiller__student_recorders__fpn0__type='MethodOutputs'), 'ModuleOutputs'),
+        (
+            dict(distiller__connectors__fpn1_s__in_channel=80),
+            'connector "fpn1_s" expects 80 channels, but.*student gives 96 channels',
+        ),
+        (
+            dict(distiller__connectors__fpn2_t__in_channels=96),
+            'connector "fpn2_t" expects 96 channels, but.*teacher gives 128 channels',
+        ),
+        (
+            dict(distiller__connectors__fpn0_s__out_channel=64),
+            'loss "loss_pkd_fpn0".*64.*128',
+        ),
+        (
+            dict(distiller__loss_forward_mappings__loss_pkd_fpn0__preds_S__connector='fpn_s'),
+            '"fpn_s" is not one of the connectors.*did you mean',
+        ),
+        (
+            dict(distiller__loss_forward_mappings__loss_pkd_fpn0__preds_S__recorder='fpn9'),
+            '"fpn9" is not one of the student_recorders',
+        ),
+        (dict(architecture='mmyolo::rtmdet/rtmdet_nano.py'), 'architecture: no config.*nano'),
+        (dict(architecture='nowhere/mine.py'), 'no config file "nowhere/mine.py"'),
+        (dict(teacher=dict(backbone=dict())), 'teacher must be'),
+        (dict(teacher='no_such_package::a.py'), 'not installed'),
+        (dict(teacher_trainable=True), 'teacher_trainable=True'),
+    ],
+)
+def test_faults_of_the_config_are_named_before_any_image_is_read(model_cfg, changes, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(faulty(model_cfg, **changes))
+
+
+def save_teacher(path, source, change=lambda weights: weights):
+    weights = {f'{n}': v for n, v in MODELS.build(source).state_dict().items()}
+    torch.save(dict(meta={}, state_dict=change(weights)), path)
+    return str(path)
+
+
+def test_a_teacher_with_other_classes_is_loaded_whole(model_cfg, tmp_path):
+    cfg = load_config(_config_file(RTMDET_S, tmp_path), dict(num_classes=9)).model
+    model_cfg.teacher_ckpt = save_teacher(tmp_path / 'teacher.pth', cfg)
+    model_cfg.architecture.backbone.init_cfg = None
+    model = MODELS.build(model_cfg)
+    model.init_weights()
+    saved = torch.load(model_cfg.teacher_ckpt)['state_dict']
+    loaded = model.teacher.state_dict()
+    assert loaded and all(torch.equal(value, saved[name]) for name, value in loaded.items())
+
+
+def drop_one(weights):
+    weights.pop('neck.out_layers.0.conv.weight')
+    return weights
+
+
+def without_neck(weights):
+    return {name: value for name, value in weights.items() if not name.startswith('neck.')}
+
+
+@pytest.mark.parametrize(
+    'base, change, message',
+    [
+        (RTMDET_TINY, lambda w: w, r'backbone\S+ is \(.*expected \(.*more; is it of another size'),
+        (RTMDET_S, drop_one, 'neck.out_layers.0.conv.weight is missing'),
+        (RTMDET_S, without_neck, r'neck\.\S+ is missing'),
+        (RTMDET_S, lambda w: {**w, 'neck.extra': torch.ones(1)}, 'neck.extra is unexpected'),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(model_cfg, tmp_path, base, change, message):
+    cfg = load_config(_config_file(base, tmp_path)).model
+    model_cfg.teacher_ckpt = save_teacher(tmp_path / 'teacher.pth', cfg, change)
+    model = MODELS.build(model_cfg)
+    with pytest.raises(ValueError, match=message):
+        model.init_weights()
+
+
+@pytest.mark.parametrize('content', [b'not a checkpoint', b'', b'PK\x03\x04broken'])
+def test_a_file_that_is_no_checkpoint_is_refused(model_cfg, tmp_path, content):
+    path = tmp_path / 'teacher.pth'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r'teacher\.pth.*checkpoint'):
+        MODELS.build(faulty(model_cfg, teacher_ckpt=str(path))).init_weights()
+
+
+def test_a_teacher_checkpoint_that_is_missing_or_out_of_reach_is_refused(model_cfg):
+    model = MODELS.build(faulty(model_cfg, teacher_ckpt='nowhere/teacher.pth'))
+    with pytest.raises(ValueError, match='no checkpoint file nowhere/teacher'):
+        model.init_weights()
+    model = MODELS.build(faulty(model_cfg, teacher_ckpt='http://127.0.0.1:9/teacher.pth'))
+    with pytest.raises(ValueError, match="can't be downloaded"):
+        model.init_weights()
+
+
+def test_detaching_frees_the_teacher_and_stops_the_distillation_losses(model_cfg):
+    model = MODELS.build(model_cfg).train()
+    teacher = weakref.ref(model.teacher)
+    copy_of_ema = copy.deepcopy(model)
+    model.detach_teacher()
+    gc.collect()
+    assert copy_of_ema.distillation_stopped
+    assert teacher() is None and model.teacher is None
+    assert not any(name.startswith('distill.') for name in model.loss(*batch()))
+    assert model.distillation_stopped

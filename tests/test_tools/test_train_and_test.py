@@ -1,0 +1,238 @@
+"""The tools as a user calls them, and what they say about what a user got wrong."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, make_options
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from rtm_kd.apis import test as run_test
+from rtm_kd.apis import train
+from rtm_kd.utils import report_usage_errors
+from rtm_kd.utils.checkpoint import convert_to_student
+
+
+def tool(name, *args, **kwargs):
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / name), *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **kwargs,
+    )
+
+
+def as_arguments(options):
+    def text(value):
+        return '"[' + ','.join(map(str, value)) + ']"' if isinstance(value, list) else value
+
+    return [f'{key}={text(value)}' for key, value in options.items()]
+
+
+@pytest.fixture(scope='session')
+def teacher(data_root, tmp_path_factory):
+    """Work dir of a teacher that was trained for one epoch by the real tool."""
+    work_dir = tmp_path_factory.mktemp('teacher')
+    options = {**make_options(data_root), 'max_epochs': 1}
+    options.pop('teacher_ckpt')
+    done = tool(
+        'train.py',
+        ROOT / 'configs/custom_dataset/rtmdet_s_bccd.py',
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        *as_arguments(options),
+    )
+    assert done.returncode == 0, done.stderr
+    return work_dir
+
+
+@pytest.fixture(scope='session')
+def run(data_root, teacher, tmp_path_factory):
+    """Distilled from that teacher, stopped after the first epoch and resumed, by the tool."""
+    work_dir = tmp_path_factory.mktemp('kd')
+    options = {**make_options(data_root), 'teacher_ckpt': teacher / 'epoch_1.pth'}
+    config = ROOT / 'configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py'
+    arguments = [config, '--work-dir', work_dir, '--cfg-options', *as_arguments(options)]
+    first = tool('train.py', *arguments, 'max_epochs=1', 'num_epochs_stage2=0')
+    assert first.returncode == 0, first.stderr
+    resumed = tool('train.py', config, '--resume', *arguments[1:])
+    assert resumed.returncode == 0, resumed.stderr
+    assert 'resumed epoch: 1' in resumed.stdout + resumed.stderr
+    return work_dir
+
+
+def metrics(work_dir):
+    newest = max(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+    return {k: v for k, v in json.loads(newest.read_text()).items() if k.startswith('coco/')}
+
+
+def test_train_resume_test_convert(run, plain_config, kd_config, options, tmp_path):
+    assert (run / 'epoch_3.pth').is_file()
+    options.pop('teacher_ckpt')
+    arguments = ['--cfg-options', *as_arguments(options)]
+    kd_options = arguments + ['teacher_ckpt=nowhere.pth']
+
+    tested = tool(
+        'test.py', kd_config, run / 'epoch_3.pth', '--work-dir', tmp_path / 'a', *kd_options
+    )
+    assert tested.returncode == 0, tested.stderr
+    converter = 'model_converters/convert_kd_ckpt_to_student.py'
+    converted = tool(converter, run / 'epoch_3.pth', '--out-path', tmp_path / 'out')
+    assert converted.returncode == 0, converted.stderr
+    student = tmp_path / 'out' / 'epoch_3_student.pth'
+    plain = tool('test.py', plain_config, student, '--work-dir', tmp_path / 'b', *arguments)
+    assert plain.returncode == 0, plain.stderr
+
+    assert metrics(tmp_path / 'a') == metrics(tmp_path / 'b')
+    assert 'coco/bbox_mAP' in metrics(tmp_path / 'a')
+
+
+def test_test_saves_predictions_and_pictures(distilled, kd_config, options, tmp_path):
+    run_test(
+        kd_config,
+        str(distilled / 'epoch_3.pth'),
+        work_dir=str(tmp_path),
+        out=str(tmp_path / 'predictions.pkl'),
+        show_dir='pictures',
+        cfg_options=options,
+    )
+    assert (tmp_path / 'predictions.pkl').stat().st_size > 0
+    assert len(list(tmp_path.glob('*/pictures/*.png'))) == 12
+
+
+def test_the_distillation_checkpoint_holds_no_teacher(distilled):
+    checkpoint = torch.load(distilled / 'epoch_1.pth')
+    for part in ('state_dict', 'ema_state_dict'):
+        assert checkpoint[part]
+        assert not any('teacher' in name for name in checkpoint[part])
+
+
+@pytest.mark.parametrize('inplace', [False, True])
+def test_a_converted_student_loads_strictly_under_mmyolos_own_config(
+    distilled, tmp_path, inplace, data_root
+):
+    source = tmp_path / 'epoch_3.pth'
+    shutil.copy(distilled / 'epoch_3.pth', source)
+    target = convert_to_student(str(source), inplace=inplace)
+    assert target == (source if inplace else tmp_path / 'epoch_3_student.pth')
+    assert not list(tmp_path.glob('*.part'))
+
+    own = tmp_path / 'own.py'
+    own.write_text("_base_ = 'mmyolo::rtmdet/rtmdet_tiny_syncbn_fast_8xb32-300e_coco.py'\n")
+    cfg = Config.fromfile(own)
+    cfg.model.bbox_head.head_module.num_classes = 2
+    cfg.model.train_cfg.assigner.num_classes = 2
+    with DefaultScope.overwrite_default_scope('mmyolo'):
+        model = MODELS.build(cfg.model)
+    model.load_state_dict(torch.load(target)['state_dict'], strict=True)
+
+
+def test_a_checkpoint_that_mmrazor_wrote_is_converted_too(distilled, tmp_path):
+    checkpoint = torch.load(distilled / 'epoch_3.pth')
+    for name in [n for n in checkpoint['state_dict'] if n.startswith('architecture.')]:
+        teacher = name.replace('architecture.', 'teacher.')
+        checkpoint['state_dict'][teacher] = torch.zeros(1)
+    torch.save(checkpoint, tmp_path / 'razor.pth')
+    state_dict = torch.load(convert_to_student(str(tmp_path / 'razor.pth')))['state_dict']
+    assert state_dict.keys() == {
+        n.removeprefix('architecture.')
+        for n in checkpoint['state_dict']
+        if n.startswith('architecture.')
+    }
+
+
+@pytest.mark.parametrize('content', [b'nothing', None])
+def test_converting_what_has_no_student_is_refused(tmp_path, content):
+    path = tmp_path / 'a.pth'
+    if content:
+        path.write_bytes(content)
+    else:
+        torch.save(dict(state_dict={'backbone.weight': torch.ones(1)}), path)
+    before = path.read_bytes()
+    done = tool('model_converters/convert_kd_ckpt_to_student.py', path, '--inplace')
+    assert done.returncode == 2
+    assert done.stderr.count('\n') == 1 and 'a.pth' in done.stderr
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize('name', ['train.py', 'test.py'])
+def test_a_fault_is_one_sentence_with_a_non_zero_exit(name, kd_config, tmp_path):
+    arguments = [kd_config] if name == 'train.py' else [kd_config, 'nowhere.pth']
+    done = tool(name, *arguments, '--cfg-options', 'data_root=nowhere/', cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+    assert 'nowhere/annotations/' in done.stderr and 'Getting COCO' in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'val_ann_file': 'annotations/nothing.json'}, r'val annotation file .*nothing\.json'),
+        ({'train_data_prefix': 'pictures/'}, 'train image folder .*pictures/ is missing'),
+        ({'class_names': ['disc', 'cube']}, r"categories \['disc', 'square'\].*\['cube'\]"),
+        ({'teacher_ckpt': None}, 'no teacher_ckpt'),
+        ({'teacher_ckpt': 'nowhere.pth'}, r'no checkpoint file nowhere\.pth'),
+        ({'model.architecture.num_classes': 7}, 'num_classes=7.*2 classes'),
+        ({'student_channels': 90}, 'connector "fpn0_s" expects 90 channels.*96'),
+        ({'custom_hooks.2.detach_epoch': -1}, 'detach_epoch.*-1'),
+        ({'load_from': 'nowhere.pth'}, r'no file nowhere\.pth'),
+    ],
+)
+def test_what_train_refuses_leaves_nothing_behind(kd_config, options, tmp_path, changes, message):
+    work_dir = tmp_path / 'run'
+    with pytest.raises(ValueError, match=message):
+        train(kd_config, work_dir=str(work_dir), cfg_options={**options, **changes})
+    assert not work_dir.exists()
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'model.type': 'rtm_kd.FpnTeacherDistil'}, 'did you mean "rtm_kd.FpnTeacherDistill"'),
+        ({'train_pipeline_stage2': [dict(type='mmdet.RandomFlop')]}, 'did you mean.*RandomFlip'),
+        ({'custom_hooks.0.type': 'EMAHok'}, 'did you mean "EMAHook"'),
+    ],
+)
+def test_a_typo_in_a_type_is_named_with_its_near_misses(
+    kd_config, options, tmp_path, changes, message, capsys
+):
+    with pytest.raises(SystemExit) as stopped, report_usage_errors():
+        train(
+            kd_config,
+            work_dir=str(tmp_path / 'run'),
+            cfg_options={**options, 'max_epochs': 1, 'num_epochs_stage2': 1, **changes},
+        )
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip().split('\n')[-1]
+    assert error.startswith('error: the config names the type')
+    assert re.search(message, error), error
+    assert not (tmp_path / 'run').exists()
+
+
+def test_testing_weights_of_another_model_is_refused(distilled, options, tmp_path):
+    options.pop('teacher_ckpt')
+    with pytest.raises(ValueError, match=r'does not fit the model.*expected'):
+        run_test(
+            str(ROOT / 'configs/custom_dataset/rtmdet_s_bccd.py'),
+            str(distilled / 'epoch_3.pth'),
+            work_dir=str(tmp_path / 'run'),
+            cfg_options=options,
+        )
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_folder_with_spaces_and_other_letters(data_root, plain_config, options, tmp_path):
+    root = tmp_path / 'Bilder für KI'
+    shutil.copytree(data_root, root)
+    options.pop('teacher_ckpt')
+    options.update(data_root=f'{root}/', max_epochs=1, num_epochs_stage2=1)
+    runner = train(plain_config, work_dir=str(tmp_path / 'läufe 1'), cfg_options=options)
+    assert runner.epoch == 1
