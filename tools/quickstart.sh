@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# From a fresh clone to a distilled detector: install, draw a dataset, train a teacher and a
+# student with and without it, compare. Some ten minutes on two CPU cores, no GPU.
+# Usage: bash tools/quickstart.sh
+# PYTHON names the interpreter that makes .venv, 3.9 to 3.13.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null
+
+out=work_dirs/quickstart
+python=.venv/bin/python
+teacher=configs/drawn/rtmdet_teacher_drawn.py
+student=configs/drawn/rtmdet_student_drawn.py
+distilled=configs/drawn/kd_student_rtmdet_teacher_drawn.py
+steps=8
+step=0
+
+elapsed() {
+    printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+# step TITLE COMMAND...: run one command, its output in a log and its progress on the screen.
+step() {
+    local title=$1 log started=$SECONDS
+    shift
+    step=$((step + 1))
+    log=$out/logs/$step.log
+    printf '\n[%d/%d, %s] %s\n' "$step" "$steps" "$(elapsed)" "$title"
+    printf '$'
+    printf ' %q' "$@"
+    printf '\n'
+    if ! "$@" 2>&1 | tee "$log" | progress; then
+        printf '\nThat failed. The end of %s:\n' "$log" >&2
+        tail -n 25 "$log" >&2
+        exit 1
+    fi
+    printf '%s\t%d\n' "$title" $((SECONDS - started)) >>"$out/logs/seconds.tsv"
+}
+
+# Of MMEngine's log the lines of progress, without their preamble; of the rest the results.
+progress() {
+    awk '/Epoch\(/ {
+             sub(/.* - INFO - /, "")
+             gsub(/(base_lr|lr|data_time|coco\/bbox_mAP_[a-z0-9]+): [^ ]+ */, "")
+             print "  " $0
+             fflush()
+         }
+         /^(error:|student written|report written)/ { print "  " $0; fflush() }'
+}
+
+# last_checkpoint RUN: the newest one that the run saved.
+last_checkpoint() {
+    echo "$out/$1/$(basename "$(cat "$out/$1/last_checkpoint")")"
+}
+
+printf 'Repeat any of these commands in %s\n' "$PWD"
+rm -rf "$out"
+mkdir -p "$out/logs"
+
+if ! "$python" -c '' 2>/dev/null; then
+    "${PYTHON:-python3}" -m venv --clear .venv
+fi
+if ! "$python" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 14))'; then
+    echo "error: .venv has $("$python" --version), and 3.9 to 3.13 are supported; remove .venv" \
+        'and set PYTHON to another interpreter' >&2
+    exit 2
+fi
+# Threads that wait for one another leave their core to other programs.
+printf '$ export OMP_WAIT_POLICY=PASSIVE\n'
+export OMP_WAIT_POLICY=PASSIVE
+
+# pip runs only if what it would read has changed, or the folder has moved.
+stamp=.venv/installed-for-quickstart
+wanted=$(pwd && cat setup.py requirements.txt constraints.txt)
+install=("$python" -m pip install --disable-pip-version-check -c constraints.txt -e '.[lite]')
+if [[ "$(cat "$stamp" 2>/dev/null)" == "$wanted" ]]; then
+    install=(echo 'installed already:' "${install[@]}")
+fi
+step 'Install into .venv, a minute or two the first time' "${install[@]}"
+echo "$wanted" >"$stamp"
+step 'Draw the data and train the teacher' \
+    "$python" -W ignore tools/train.py "$teacher" --work-dir "$out/teacher"
+step 'Train the student alone' \
+    "$python" -W ignore tools/train.py "$student" --work-dir "$out/plain"
+step 'Train the student with the teacher' \
+    "$python" -W ignore tools/train.py "$distilled" --work-dir "$out/distilled" \
+    --cfg-options "teacher_ckpt=$(last_checkpoint teacher)"
+step 'Convert the distilled student into a plain checkpoint' \
+    "$python" -W ignore tools/model_converters/convert_kd_ckpt_to_student.py \
+    "$(last_checkpoint distilled)" --out-path "$out/distilled"
+step 'Test the student alone' \
+    "$python" -W ignore tools/test.py "$student" "$(last_checkpoint plain)" \
+    --work-dir "$out/plain_test"
+step 'Test the distilled student, as the plain detector that it is now' \
+    "$python" -W ignore tools/test.py "$student" "$(ls "$out"/distilled/*_student.pth)" \
+    --work-dir "$out/distilled_test"
+step 'Report' "$python" -W ignore tools/analysis_tools/quickstart_report.py "$out"
+
+printf '\n[%s] Done. ' "$(elapsed)"
+printf 'Look at\n'
+printf '  %s\n' "$out/report.md" "$out/curves.png" "$out/detections.png"
+printf '\n'
+cat "$out/report.md"
