@@ -1,8 +1,10 @@
 import mmrazor.models as mmrazor_models
 import pytest
 import torch
+import torch.nn.functional as F
 
 from rtm_kd.models import ChannelWiseDivergence, channel_wise_divergence
+from rtm_kd.models.losses import cwd, pkd_channel_wise_divergence
 
 
 @pytest.mark.parametrize('tau', [0.5, 1.0, 4.0])
@@ -44,3 +46,42 @@ def test_refuses_features_of_different_shape(shape):
 def test_refuses_a_temperature_of_zero_or_less(tau):
     with pytest.raises(ValueError, match='tau'):
         ChannelWiseDivergence(tau=tau)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('piece', [1, 2**20])
+@pytest.mark.parametrize('tau', [0.5, 2.0])
+def test_fused_with_pkds_norm_equals_norm_then_divergence(memory_format, piece, tau, monkeypatch):
+    monkeypatch.setitem(cwd._PkdChannelWiseDivergence._PIECE, 'cpu', piece)
+    torch.manual_seed(0)
+    student = (torch.randn(5, 7, 9, 11) * 3 + 4).to(memory_format=memory_format)
+    teacher = torch.randn(5, 7, 9, 11) * 0.2 - 1
+
+    S = student.clone(memory_format=torch.preserve_format).requires_grad_()
+    loss = pkd_channel_wise_divergence(S, teacher, tau, eps_S=1e-5, eps_T=1e-3)
+    (3 * loss).backward()
+    expected_S = student.double().requires_grad_()
+    expected = channel_wise_divergence(
+        F.batch_norm(expected_S, None, None, training=True, eps=1e-5),
+        F.batch_norm(teacher.double(), None, None, training=True, eps=1e-3),
+        tau,
+    )
+    (3 * expected).backward()
+
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(S.grad.double(), expected_S.grad, rtol=1e-4, atol=1e-8)
+    assert S.grad.is_contiguous(memory_format=memory_format)
+
+
+def test_fused_keeps_one_tensor_for_the_backward_pass():
+    kept = []
+    S, T = torch.randn(2, 4, 8, 8, 8).unbind()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        pkd_channel_wise_divergence(S.requires_grad_(), T)
+    assert sum(tensor.numel() for tensor in kept) == S.numel()
+
+
+def test_fused_takes_half_precision_features():
+    S, T = torch.randn(2, 3, 5, 8, 8).unbind()
+    exact = pkd_channel_wise_divergence(S.bfloat16().float(), T.half().float())
+    torch.testing.assert_close(pkd_channel_wise_divergence(S.bfloat16(), T.half()), exact)

@@ -8,6 +8,8 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
+from rtm_kd.models.algorithms import frozen_teacher, teacher_precision
+from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config
 
@@ -63,7 +65,7 @@ def test_a_training_step_gives_mmrazors_losses_and_student_gradients(model_cfg):
     torch.manual_seed(0)
     theirs = MODELS.build(as_mmrazors(model_cfg))
     theirs.train()
-    ours = MODELS.build(model_cfg).train()
+    ours = MODELS.build(ConfigDict(model_cfg, reference=True)).train()
     ours.load_state_dict(
         {n: v for n, v in theirs.state_dict().items() if not n.startswith('teacher.')}
     )
@@ -84,6 +86,63 @@ def test_a_training_step_gives_mmrazors_losses_and_student_gradients(model_cfg):
         scale = expected_gradients[name].abs().max()
         difference = (gradient - expected_gradients[name]).abs().max()
         assert difference <= 1e-5 * scale + 1e-9, name
+
+
+@pytest.mark.parametrize('loss', ['rtm_kd.ChannelWiseDivergence', 'mmrazor.PKDLoss'])
+def test_the_fast_path_comes_within_a_percent_of_the_reference(model_cfg, loss):
+    for name in model_cfg.distiller.distill_losses:
+        model_cfg.distiller.distill_losses[name] = dict(type=loss)
+    torch.manual_seed(0)
+    reference = MODELS.build(ConfigDict(model_cfg, reference=True)).train()
+    fast = MODELS.build(model_cfg).train()
+    fast.load_state_dict(reference.state_dict())
+    fast.teacher.load_state_dict(reference.teacher.state_dict())
+
+    inputs, samples = batch()
+    losses, gradients = total_gradients(fast, inputs, samples)
+    expected_losses, expected_gradients = total_gradients(reference, inputs, samples)
+
+    assert losses.keys() == expected_losses.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected_losses[name], rtol=0.01, atol=0)
+    difference = sum((gradients[n] - g).square().sum() for n, g in expected_gradients.items())
+    norm = sum(g.square().sum() for g in expected_gradients.values())
+    assert (difference / norm).sqrt() < 0.01
+
+
+def test_the_teacher_gives_the_same_features_with_its_norms_folded(tmp_path, monkeypatch):
+    """In float32, where folding is exact but for rounding; recorded norms stay."""
+    monkeypatch.setattr(frozen_teacher, 'half_precision', lambda device: torch.float32)
+    cfg = load_config(_config_file(RTMDET_S, tmp_path)).model
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    sources = {
+        'conv': 'neck.out_layers.0.conv',
+        'norm': 'neck.out_layers.1.bn',
+        'block': 'backbone.stage2.1',
+    }
+    inputs, _ = batch()
+    folded = FrozenTeacher(model, None, sources)
+    for name, (feature,) in (
+        FrozenTeacher(model, None, sources, reference=True).record(inputs).items()
+    ):
+        torch.testing.assert_close(folded.record(inputs)[name][0], feature, rtol=1e-3, atol=1e-3)
+    norms = [n for n, m in folded.model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms == ['neck.out_layers.0.bn', 'neck.out_layers.1.bn']
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()), 'given model changed'
+
+
+def test_without_native_half_precision_the_teacher_runs_in_float32(model_cfg, monkeypatch):
+    monkeypatch.setattr(teacher_precision, '_cpu_has_bfloat16', lambda: False)
+    model = MODELS.build(model_cfg)
+    model.init_weights()
+    assert next(model.teacher.parameters()).dtype is torch.float32
 
 
 def test_mmrazors_scope_key_carries_over(model_cfg):
@@ -117,6 +176,7 @@ def test_the_teacher_is_in_no_checkpoint_and_no_optimizer_and_copies_share_it(mo
 
 def test_the_teacher_stays_as_it_was_while_the_student_trains(model_cfg):
     model = MODELS.build(model_cfg).train()
+    model.init_weights()
     before = copy.deepcopy(model.teacher.state_dict())
     total_gradients(model, *batch())
     for name, value in model.teacher.state_dict().items():
@@ -163,7 +223,8 @@ def test_a_teacher_as_whole_model_dict_or_as_built_model(model_cfg, tmp_path):
     MODELS.build(model_cfg)
     model_cfg.teacher_ckpt = None
     model = MODELS.build(ConfigDict(model_cfg, teacher=built))
-    assert model.teacher is built
+    for name, value in model.teacher.state_dict().items():
+        assert torch.equal(value, built.state_dict()[name])
 
 
 def _config_file(base, tmp_path):
@@ -255,7 +316,7 @@ def save_teacher(path, source, change=lambda weights: weights):
 def test_a_teacher_with_other_classes_is_loaded_whole(model_cfg, tmp_path):
     cfg = load_config(_config_file(RTMDET_S, tmp_path), dict(num_classes=9)).model
     model_cfg.teacher_ckpt = save_teacher(tmp_path / 'teacher.pth', cfg)
-    model_cfg.architecture.backbone.init_cfg = None
+    model_cfg.reference = True
     model = MODELS.build(model_cfg)
     model.init_weights()
     saved = torch.load(model_cfg.teacher_ckpt)['state_dict']

@@ -1,6 +1,7 @@
 from typing import Optional, Union
 
 import torch
+from mmengine.device import get_device
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -36,6 +37,10 @@ class FpnTeacherDistill(BaseModel):
             :meth:`init_weights` loads, or ``'random'`` for a teacher that knows nothing.
             Required unless the teacher is a built model.
         data_preprocessor (dict | nn.Module, optional): Defaults to the student's.
+        reference (bool): Do MMRazor's arithmetic exactly. By default a faster one runs, of
+            which docs/performance.md says how close it comes: a teacher with folded BN in
+            half precision where the machine has it, the norms and the divergence as one
+            function, and on the CPU the channels_last memory format. Defaults to False.
         module_inplace (bool): Whether the student's activations may work in place, on
             what a recorder has recorded. Defaults to False.
         teacher_module_inplace (bool): The same for the teacher.
@@ -56,6 +61,7 @@ class FpnTeacherDistill(BaseModel):
         distiller: dict,
         teacher_ckpt: Optional[str] = None,
         data_preprocessor: Union[dict, nn.Module, None] = None,
+        reference: bool = False,
         module_inplace: bool = False,
         teacher_module_inplace: bool = False,
         teacher_trainable: bool = False,
@@ -75,13 +81,19 @@ class FpnTeacherDistill(BaseModel):
         student = build_detector(architecture, 'architecture')
         super().__init__(data_preprocessor or student.data_preprocessor, init_cfg)
         self.architecture = student
-        self.distiller = MODELS.build({'_scope_': SCOPE, **distiller})
+        self.distiller = MODELS.build({'_scope_': SCOPE, 'reference': reference, **distiller})
         if not isinstance(self.distiller, ConfigurableDistiller):
             raise UsageError(
                 f'distiller is a {type(self.distiller).__module__} class; this algorithm needs '
                 'type="rtm_kd.ConfigurableDistiller", which takes the same arguments'
             )
-        self._teacher = FrozenTeacher(teacher, teacher_ckpt, self.distiller.teacher_sources)
+        self._teacher = FrozenTeacher(
+            teacher, teacher_ckpt, self.distiller.teacher_sources, reference
+        )
+        # On a processor the convolutions run faster so; on a GPU the student stays as it is.
+        self._channels_last = not reference and get_device() == 'cpu'
+        if self._channels_last:
+            student.to(memory_format=torch.channels_last)
         if not module_inplace:
             _set_inplace_false(student)
         if not teacher_module_inplace:
@@ -115,6 +127,8 @@ class FpnTeacherDistill(BaseModel):
             dict[str, Tensor]: The student's own losses as ``student.*``, and until the
             teacher is detached those of distillation as ``distill.*``.
         """
+        if self._channels_last:
+            batch_inputs = batch_inputs.contiguous(memory_format=torch.channels_last)
         if self.distillation_stopped:
             return _prefixed('student', self.student(batch_inputs, data_samples, mode='loss'))
 

@@ -1,3 +1,4 @@
+import copy
 from typing import Optional, Union
 
 import torch
@@ -8,6 +9,7 @@ from rtm_kd.utils.errors import UsageError
 
 from ..distillers.recorder import Records, check_sources, record_outputs
 from .detector import build_detector
+from .teacher_precision import fold_batch_norms, half_precision
 
 RANDOM = 'random'
 _PARTS = ('backbone', 'neck')
@@ -24,6 +26,9 @@ class FrozenTeacher:
         teacher (BaseModel | dict | str): As :func:`~.detector.build_detector` takes it.
         checkpoint (str, optional): Path or URL, or ``'random'``.
         sources (dict[str, str]): Recorder name -> dotted module name.
+        reference (bool): Leave the model as it was built. By default BN is folded into the
+            convolutions and the model runs channels_last, in half precision where the
+            machine has it; see :func:`~.teacher_precision.half_precision`.
 
     Raises:
         ValueError: If there is no checkpoint, or a source is no module.
@@ -34,8 +39,12 @@ class FrozenTeacher:
         teacher: Union[BaseModel, dict, str],
         checkpoint: Optional[str],
         sources: dict[str, str],
+        reference: bool = False,
     ) -> None:
         built = isinstance(teacher, BaseModel)
+        if built:
+            # What follows changes it for good.
+            teacher = copy.deepcopy(teacher)
         if checkpoint is None and not built:
             raise UsageError(
                 'there is no teacher_ckpt, and an untrained teacher teaches noise; give the path '
@@ -44,12 +53,12 @@ class FrozenTeacher:
         self.model = build_detector(teacher, 'teacher')
         self.checkpoint = checkpoint
         self.sources = sources
-        self._loaded = checkpoint == RANDOM or (built and checkpoint is None)
+        self.reference = reference
+        self._loaded = False
         check_sources(self.model, sources, 'teacher')
-        if not built:
-            for name, _ in list(self.model.named_children()):
-                if name not in _PARTS:
-                    setattr(self.model, name, None)
+        for name, _ in list(self.model.named_children()):
+            if name not in _PARTS:
+                setattr(self.model, name, None)
         self.model.eval().requires_grad_(False)
 
     def __deepcopy__(self, memo) -> 'FrozenTeacher':
@@ -74,12 +83,15 @@ class FrozenTeacher:
         """
         if loading:
             self.load()
+        if not self.reference:
+            dtype = next(self.model.parameters()).dtype
+            batch_inputs = batch_inputs.to(dtype, memory_format=torch.channels_last)
         with record_outputs(self.model, self.sources) as records:
             self.model.extract_feat(batch_inputs)
         return records
 
     def load(self) -> None:
-        """Load every tensor of backbone and neck, once.
+        """Load every tensor of backbone and neck, and make the model fast, once.
 
         Raises:
             ValueError: If the checkpoint can't be read, or a tensor is missing, unexpected
@@ -87,11 +99,19 @@ class FrozenTeacher:
         """
         if self._loaded:
             return
-        state_dict = {
-            name: tensor
-            for name, tensor in read_checkpoint(self.checkpoint)['state_dict'].items()
-            if name.split('.')[0] in _PARTS
-        }
-        check_state_dict(state_dict, self.model.state_dict(), self.checkpoint, 'the teacher')
-        self.model.load_state_dict(state_dict, strict=True)
+        if self.checkpoint not in (None, RANDOM):
+            state_dict = {
+                name: tensor
+                for name, tensor in read_checkpoint(self.checkpoint)['state_dict'].items()
+                if name.split('.')[0] in _PARTS
+            }
+            check_state_dict(state_dict, self.model.state_dict(), self.checkpoint, 'the teacher')
+            self.model.load_state_dict(state_dict, strict=True)
+        if not self.reference:
+            self._speed_up()
         self._loaded = True
+
+    def _speed_up(self) -> None:
+        fold_batch_norms(self.model, kept=set(self.sources.values()))
+        device = next(self.model.parameters()).device
+        self.model.to(dtype=half_precision(device), memory_format=torch.channels_last)

@@ -3,6 +3,7 @@ from typing import Optional, Union
 import torch
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
+from torch import nn
 
 from rtm_kd.registry import MODELS
 
@@ -75,3 +76,15 @@ class ConvModuleConnector(BaseModule):
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channel, H, W) to (N, out_channel, H', W')."""
         return self.conv_module(feature)
+
+    def split_norm(self) -> Optional[tuple[nn.Module, nn.Module]]:
+        """Return (what comes before the norm, the norm) if the norm comes last, else None."""
+        module = self.conv_module
+        if (
+            module.with_norm
+            and not module.with_activation
+            and not module.with_explicit_padding
+            and module.order.index('conv') < module.order.index('norm')
+        ):
+            return module.conv, module.norm
+        return None

@@ -3,6 +3,7 @@ from typing import Optional
 import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
+from torch import nn
 
 from rtm_kd.registry import MODELS
 
@@ -33,3 +34,7 @@ class NormConnector(BaseModule):
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channels, H, W) to the same shape."""
         return self.norm(feature)
+
+    def split_norm(self) -> tuple[nn.Module, nn.Module]:
+        """Return (what comes before the norm, the norm)."""
+        return nn.Identity(), self.norm

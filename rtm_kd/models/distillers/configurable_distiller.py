@@ -1,4 +1,6 @@
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any, Optional, Union
 
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from rtm_kd.registry import MODELS, SCOPE
 from rtm_kd.utils.errors import UsageError, near_misses
 
+from ..losses import ChannelWiseDivergence
 from .recorder import Records
 
 
@@ -31,6 +34,8 @@ class ConfigurableDistiller(BaseModule):
             ``record_idx`` (which call of the module, default 0), ``data_idx`` (which of
             its outputs) and ``connector_idx`` (which output of the connector).
         distill_deliveries (dict, optional): Not supported.
+        reference (bool): Run connectors and losses module by module, as MMRazor does,
+            instead of PKD's norms and the divergence as one function.
         init_cfg (dict, optional): Initialisation of the connectors.
 
     Raises:
@@ -45,6 +50,7 @@ class ConfigurableDistiller(BaseModule):
         loss_forward_mappings: dict[str, dict[str, dict]],
         connectors: Optional[dict[str, Union[dict, list[dict]]]] = None,
         distill_deliveries: Optional[dict] = None,
+        reference: bool = False,
         init_cfg: Optional[dict] = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -53,6 +59,7 @@ class ConfigurableDistiller(BaseModule):
                 f'distill_deliveries {list(distill_deliveries)} are not supported here; '
                 'use mmrazor.ConfigurableDistiller with mmrazor.SingleTeacherDistill'
             )
+        self.reference = reference
         self.student_sources = _sources(student_recorders, 'student_recorders')
         self.teacher_sources = _sources(teacher_recorders, 'teacher_recorders')
         self.connectors = nn.ModuleDict(
@@ -77,15 +84,39 @@ class ConfigurableDistiller(BaseModule):
         Returns:
             dict[str, Tensor]: Loss name -> loss.
         """
-        return {
-            loss_name: self.distill_losses[loss_name](
-                **{
-                    argument: self._feature(student_records, teacher_records, **location)
-                    for argument, location in mapping.items()
-                }
-            )
-            for loss_name, mapping in self.loss_forward_mappings.items()
-        }
+        losses = {}
+        for loss_name, mapping in self.loss_forward_mappings.items():
+            loss = self.distill_losses[loss_name]
+            fused = None if self.reference else self._fused(loss, mapping)
+            if fused is not None:
+                mapping, loss = fused
+            arguments = {
+                argument: self._feature(student_records, teacher_records, **location)
+                for argument, location in mapping.items()
+            }
+            losses[loss_name] = loss(**arguments)
+        return losses
+
+    def _fused(
+        self, loss: nn.Module, mapping: dict[str, dict]
+    ) -> Optional[tuple[dict[str, dict], Callable[..., torch.Tensor]]]:
+        """Let PKD's norms and the divergence after them run as one function, if it is those.
+
+        Returns:
+            The mapping to what comes before the norms, and the function; None for any other
+            loss or connector.
+        """
+        if type(loss) is not ChannelWiseDivergence or set(mapping) != {'preds_S', 'preds_T'}:
+            return None
+        before, eps = {}, {}
+        for argument, location in mapping.items():
+            connector = self.connectors[location['connector']] if 'connector' in location else None
+            split = connector.split_norm() if hasattr(connector, 'split_norm') else None
+            if split is None or not _is_pkd_norm(split[1]) or 'connector_idx' in location:
+                return None
+            before[argument] = {**location, 'connector': split[0]}
+            eps[argument[-1]] = split[1].eps
+        return before, functools.partial(loss.fused_with_norm, eps_S=eps['S'], eps_T=eps['T'])
 
     def _feature(
         self,
@@ -95,15 +126,17 @@ class ConfigurableDistiller(BaseModule):
         from_student: bool,
         record_idx: int = 0,
         data_idx: Optional[int] = None,
-        connector: Optional[str] = None,
+        connector: Union[str, nn.Module, None] = None,
         connector_idx: Optional[int] = None,
     ) -> Any:
         records = student_records if from_student else teacher_records
         feature = records[recorder][record_idx]
         if data_idx is not None:
             feature = feature[data_idx]
+        if isinstance(connector, str):
+            connector = self.connectors[connector]
         if connector is not None:
-            feature = self.connectors[connector](feature)
+            feature = connector(feature)
         return feature if connector_idx is None else feature[connector_idx]
 
     @torch.no_grad()
@@ -207,6 +240,11 @@ def _sources(recorders: dict[str, dict], argument: str) -> dict[str, str]:
                 f'got {dict(recorder)}'
             )
     return {name: recorder['source'] for name, recorder in recorders.items()}
+
+
+def _is_pkd_norm(norm: nn.Module) -> bool:
+    """Whether it is a BN of the batch's own statistics and nothing more."""
+    return type(norm) is nn.BatchNorm2d and not norm.affine and not norm.track_running_stats
 
 
 def _build(cfg: dict) -> nn.Module:

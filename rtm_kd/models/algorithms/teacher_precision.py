@@ -1,0 +1,58 @@
+import functools
+
+import torch
+from mmcv.cnn import ConvModule
+from mmengine.logging import print_log
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold_batch_norms(model: nn.Module, kept: set[str]) -> None:
+    """Fold each BN into the convolution before it, in place.
+
+    A convolution or a norm whose own output is recorded is left as it is.
+
+    Args:
+        model (nn.Module): A model in eval mode, made of ``ConvModule``.
+        kept (set[str]): Dotted names of the modules that are recorded.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, ConvModule) or not module.with_norm:
+            continue
+        inner = {f'{name}.conv', f'{name}.{module.norm_name}'}
+        if module.order[:2] != ('conv', 'norm') or inner & kept:
+            continue
+        if type(module.conv) is nn.Conv2d and isinstance(module.norm, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            module.with_norm = False
+            delattr(module, module.norm_name)
+
+
+def half_precision(device: torch.device) -> torch.dtype:
+    """Return the fastest dtype that the device computes natively, for features alone.
+
+    float16 on a CUDA device, whose eleven bits of mantissa are closer to float32 than
+    bfloat16's eight; bfloat16 on a processor with AVX512-BF16 or AMX; else float32, which
+    is logged once.
+    """
+    if device.type == 'cuda':
+        return torch.float16
+    if device.type == 'cpu' and _cpu_has_bfloat16():
+        return torch.bfloat16
+    _log_once(f'the teacher runs in float32: no native half precision on this {device.type}')
+    return torch.float32
+
+
+@functools.cache
+def _cpu_has_bfloat16() -> bool:
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            flags = next((line for line in file if line.startswith('flags')), '')
+    except OSError:
+        return False
+    return bool({'avx512_bf16', 'amx_bf16'} & set(flags.split()))
+
+
+@functools.cache
+def _log_once(message: str) -> None:
+    print_log(message, logger='current')
