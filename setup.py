@@ -1,3 +1,5 @@
+import sysconfig
+from importlib.metadata import distributions
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -7,7 +9,18 @@ HERE = Path(__file__).resolve().parent
 
 def requirements() -> list:
     lines = (HERE / 'requirements.txt').read_text(encoding='utf-8').splitlines()
-    return [line for line in lines if line and not line.startswith('#')]
+    lines = [line for line in lines if line and not line.startswith('#')]
+    if has_full_mmcv():
+        lines = [line for line in lines if not line.startswith('mmcv-lite')]
+    return lines
+
+
+def has_full_mmcv() -> bool:
+    # The full mmcv and mmcv-lite put their files into one folder: whoever compiled the one
+    # must not get the other on top of it. The environment's folders are asked, not sys.path,
+    # which in pip's build holds the build's requirements alone.
+    folders = [sysconfig.get_path('purelib'), sysconfig.get_path('platlib')]
+    return any(found.metadata['Name'] == 'mmcv' for found in distributions(path=folders))
 
 
 def version() -> str:
@@ -29,9 +42,6 @@ setup(
     packages=find_packages(include=['rtm_kd', 'rtm_kd.*']),
     install_requires=requirements(),
     extras_require={
-        # No requirement of the package itself: mmcv-lite and the full mmcv put their files
-        # into the same folder, so that it would overwrite the mmcv of whoever compiled one.
-        'lite': ['mmcv-lite>=2.0.0,<2.1.0'],
         'tests': ['pytest', 'ruff'],
     },
 )

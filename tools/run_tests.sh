@@ -16,7 +16,7 @@ wanted=$(pwd && cat setup.py requirements.txt constraints.txt)
 if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
     echo 'Installing into .venv: some minutes the first time.'
     "$python" -m pip install --quiet --disable-pip-version-check \
-        -c constraints.txt -e '.[lite,tests]'
+        -c constraints.txt -e '.[tests]'
     echo "$wanted" >"$stamp"
 fi
 
