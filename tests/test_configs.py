@@ -112,7 +112,7 @@ def test_options_reach_what_is_computed_from_them(kd_config):
     assert cfg.param_scheduler[1].end == 12
     assert cfg.model.architecture.bbox_head.head_module.num_classes == 2
     assert cfg.model.architecture.train_cfg.assigner.num_classes == 2
-    assert tuple(cfg.train_dataloader.dataset.pipeline[2].img_scale) == (320, 320)
+    assert cfg.train_dataloader.dataset.pipeline[2].img_scale == (320, 320)
     assert cfg.val_evaluator.ann_file == 'elsewhere/annotations/val.json'
     assert cfg.model.distiller.distill_losses.loss_pkd_fpn0.tau == 3.0
     assert cfg.model.distiller.distill_losses.loss_pkd_fpn1.tau == 1.0
@@ -121,8 +121,16 @@ def test_options_reach_what_is_computed_from_them(kd_config):
 def test_coco_options_reach_head_assigner_schedule_and_detach():
     cfg = load_config(
         str(ROOT / 'configs/kd_tiny_rtmdet_s_neck_300e_coco.py'),
-        {'num_classes': 3, 'max_epochs': 30, 'num_epochs_stage2': 5, 'data_root': 'd/'},
+        {
+            'num_classes': 3,
+            'max_epochs': 30,
+            'num_epochs_stage2': 5,
+            'data_root': 'd/',
+            'img_scale': [320, 320],
+        },
     )
+    # MMYOLO's transforms refuse a list.
+    assert cfg.train_dataloader.dataset.pipeline[2].img_scale == (320, 320)
     assert cfg.model.architecture.num_classes == 3
     assert cfg.train_cfg.max_epochs == 30
     assert cfg.custom_hooks[1].switch_epoch == cfg.custom_hooks[2].detach_epoch == 25

@@ -68,11 +68,18 @@ class _Assign(ast.NodeTransformer):
         for node in module.body:
             target = node.targets[0] if isinstance(node, ast.Assign) else None
             if isinstance(target, ast.Name) and target.id in self.values:
-                value = self.values[target.id]
-                if isinstance(node.value, ast.Tuple) and isinstance(value, list):
-                    value = tuple(value)
-                node.value = ast.parse(repr(value), mode='eval').body
+                node.value = self._replaced(node.value, self.values[target.id])
         return ast.fix_missing_locations(module)
+
+    @staticmethod
+    def _replaced(old: ast.expr, value: Any) -> ast.expr:
+        if not isinstance(value, list):
+            return ast.parse(repr(value), mode='eval').body
+        # The command line has no tuples, and transforms insist on them.
+        new = f'(lambda old: tuple({value!r}) if isinstance(old, tuple) else {value!r})(old)'
+        call = ast.parse(new, mode='eval').body
+        call.args = [old]
+        return call
 
 
 @contextmanager

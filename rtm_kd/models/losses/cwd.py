@@ -82,8 +82,9 @@ def pkd_channel_wise_divergence(
 
 
 class _PkdChannelWiseDivergence(torch.autograd.Function):
-    # Elements of a piece: a few MB stay in a processor's cache, a GPU wants more at once.
-    _PIECE = {'cpu': 2**20, 'cuda': 2**25}
+    # Elements of a piece, one image at least: a processor keeps 1 MB in its cache, a GPU
+    # wants more at once.
+    _PIECE = {'cpu': 2**18, 'cuda': 2**25}
 
     @staticmethod
     def forward(ctx, preds_S, preds_T, tau, eps_S, eps_T):
@@ -95,8 +96,10 @@ class _PkdChannelWiseDivergence(torch.autograd.Function):
         else:
             z_S, z_T = (z.reshape(N, C, H * W) for z in (preds_S, preds_T))
             channel, position = 1, 2
-        var_S, mean_S = _moments(z_S, (0, position))
-        var_T, _ = _moments(z_T, (0, position))
+        size = max(1, _PkdChannelWiseDivergence._PIECE.get(z_S.device.type, 2**25) // (C * H * W))
+        pieces = [slice(start, start + size) for start in range(0, N, size)]
+        mean_S, var_S = _moments(z_S, pieces, (0, position))
+        _, var_T = _moments(z_T, pieces, (0, position))
         scale_S = (var_S + eps_S).rsqrt()
         scale_T = (var_T + eps_T).rsqrt()
 
@@ -105,8 +108,6 @@ class _PkdChannelWiseDivergence(torch.autograd.Function):
         # Sum over batch and positions of g * z: less the mean's share, which is zero.
         correlation = torch.zeros_like(mean_S)
         divergence = mean_S.new_zeros(())
-        size = max(1, _PkdChannelWiseDivergence._PIECE.get(z_S.device.type, 2**20) // (C * H * W))
-        pieces = [slice(start, start + size) for start in range(0, N, size)]
         for piece in pieces:
             z = z_S[piece].float()
             log_phi_S = F.log_softmax(z * (scale_S / tau), dim=position)
@@ -138,8 +139,18 @@ class _PkdChannelWiseDivergence(torch.autograd.Function):
         return gradient * grad_output.to(gradient.dtype), None, None, None, None
 
 
-def _moments(z: torch.Tensor, dims: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.var_mean(z.float(), dim=dims, correction=0, keepdim=True)
+def _moments(
+    z: torch.Tensor, pieces: list[slice], dims: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance over batch and positions, in float32.
+
+    Two passes of plain sums: several times faster on a processor than torch.var_mean, and
+    as safe where the mean is large.
+    """
+    count = z.shape[dims[0]] * z.shape[dims[1]]
+    mean = sum(z[piece].float().sum(dims, keepdim=True) for piece in pieces) / count
+    squares = (z[piece].float().sub(mean).square_() for piece in pieces)
+    return mean, sum(part.sum(dims, keepdim=True) for part in squares) / count
 
 
 def _check_shapes(preds_S: torch.Tensor, preds_T: torch.Tensor) -> None:

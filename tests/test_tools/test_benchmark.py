@@ -1,0 +1,66 @@
+import pytest
+from conftest import ROOT
+
+from rtm_kd.apis import benchmark as benchmarks
+
+KD_CONFIG = str(ROOT / 'configs/kd_tiny_rtmdet_s_neck_300e_coco.py')
+
+
+@pytest.fixture(scope='module')
+def report(tmp_path_factory):
+    return benchmarks.benchmark(
+        KD_CONFIG,
+        size=64,
+        batch=2,
+        steps=1,
+        warmup=0,
+        variants=('plain', 'mmrazor', 'mmrazor stopped', 'rtm_kd', 'rtm_kd detached'),
+        data_root=str(tmp_path_factory.mktemp('drawn') / 'data'),
+    )
+
+
+def test_says_where_a_step_spends_its_time(report):
+    results = report['results']
+    runs_teacher = {name for name, result in results.items() if result['parts']['teacher'] > 0}
+    # MMRazor's teacher runs on after its hook has stopped the distillation.
+    assert runs_teacher == {'mmrazor', 'mmrazor stopped', 'rtm_kd'}
+    compares = {name for name, result in results.items() if result['parts']['distillation'] > 0}
+    assert compares == {'mmrazor', 'rtm_kd'}
+    for result in results.values():
+        for part in ('data', 'student', 'backward', 'optimizer', 'EMA'):
+            assert result['parts'][part] > 0
+        assert result['seconds'] >= sum(result['parts'][part] for part in benchmarks.PARTS)
+        assert result['memory'] > 0
+
+
+def test_the_teacher_is_in_no_checkpoint(report):
+    results = report['results']
+    assert results['rtm_kd']['checkpoint_ratio'] < 1.01
+    assert results['rtm_kd detached']['checkpoint_ratio'] < 1.01
+    assert results['mmrazor']['checkpoint_ratio'] > 1.5
+
+
+def test_connectors_and_losses_take_half_the_memory_of_mmrazors():
+    share = benchmarks.own_share(size=256, batch=16, steps=1)
+    assert share['rtm_kd']['memory'] <= share['mmrazor']['memory'] / 2
+
+
+def test_refuses_to_compare_different_images(monkeypatch, tmp_path):
+    # Another seed at every call: no two variants draw the same batch.
+    seeds = iter(range(100, 200))
+    seed = benchmarks._seed
+    monkeypatch.setattr(benchmarks, '_seed', lambda index: seed(next(seeds)))
+    with pytest.raises(ValueError, match='were given different images'):
+        benchmarks.benchmark(
+            KD_CONFIG,
+            size=64,
+            batch=2,
+            steps=1,
+            variants=('plain', 'rtm_kd detached'),
+            data_root=str(tmp_path / 'data'),
+        )
+
+
+def test_refuses_an_unknown_variant():
+    with pytest.raises(ValueError, match='fastest'):
+        benchmarks.benchmark(KD_CONFIG, variants=('plain', 'fastest'))

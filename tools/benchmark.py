@@ -1,0 +1,125 @@
+"""Time training steps: plain, MMRazor's distillation and ours, interleaved in one process.
+
+Examples:
+    python tools/benchmark.py tiny-s --size 320 --batch 4
+    python tools/benchmark.py CONFIG --error CHECKPOINT --cfg-options teacher_ckpt=teacher.pth
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from mmengine.config import DictAction
+
+import rtm_kd  # noqa: F401, the fixes come before everything else
+from rtm_kd.apis.benchmark import PARTS, VARIANTS, benchmark, fast_path_error, own_share, start_up
+from rtm_kd.utils import report_usage_errors
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'config', help='tiny-s, s-m, m-l or l-x, timed on drawn images; or a distillation config'
+    )
+    parser.add_argument('--size', type=int, default=320, help='side of the images, in pixels')
+    parser.add_argument('--batch', type=int, default=4, help='images of a step')
+    parser.add_argument('--steps', type=int, default=10, help='steps counted, of each variant')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision, for all')
+    parser.add_argument('--workers', type=int, default=0, help='processes that load data')
+    parser.add_argument('--threads', type=int, help='threads of torch, default: its own choice')
+    parser.add_argument(
+        '--variants', nargs='+', default=list(VARIANTS), metavar='NAME', help=str(list(VARIANTS))
+    )
+    parser.add_argument(
+        '--device',
+        choices=['cpu', 'cuda'],
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='where the process runs; hide the GPUs (CUDA_VISIBLE_DEVICES=) to time the CPU',
+    )
+    parser.add_argument(
+        '--own-share',
+        action='store_true',
+        help='also time connectors and losses alone, with batch 32 at 640',
+    )
+    parser.add_argument(
+        '--start', action='store_true', help='also time the start of train.py to its first step'
+    )
+    parser.add_argument(
+        '--error',
+        metavar='CHECKPOINT',
+        help="instead of times: how far each fast path's losses and gradients are from the "
+        "reference's, for this checkpoint of the distillation CONFIG, on its own data",
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, help='with --error, as train.py'
+    )
+    parser.add_argument('--json', help='write the figures to this file')
+    return parser.parse_args()
+
+
+def table(report: dict) -> str:
+    lines = [
+        'variant | s/step | / plain | '
+        + ' | '.join(PARTS)
+        + ' | other | peak MB | ckpt MB | / plain',
+        ' | '.join(['---'] * (len(PARTS) + 7)),
+    ]
+    for name, result in report['results'].items():
+        parts = [f'{result["parts"][part]:.3f}' for part in (*PARTS, 'other')]
+        cells = [name, f'{result["seconds"]:.3f}', f'{result["ratio"]:.3f}', *parts]
+        cells += [f'{result["memory"] / 1e6:.0f}', f'{result["checkpoint"] / 1e6:.1f}']
+        lines.append(' | '.join([*cells, f'{result["checkpoint_ratio"]:.3f}']))
+    return '\n'.join(f'| {line} |' for line in lines)
+
+
+def main() -> None:
+    args = parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.error:
+        with report_usage_errors():
+            report = fast_path_error(args.config, args.error, args.cfg_options)
+        for name, error in report.items():
+            print(f'{name}: loss {error["loss"]:.2e}, gradient {error["gradient"]:.2e}')
+        return
+    with report_usage_errors():
+        config, data_root = args.config, None
+        if args.config.count('-') == 1 and not args.config.endswith('.py'):
+            student, teacher = args.config.split('-')
+            config = str(ROOT / f'configs/kd_{student}_rtmdet_{teacher}_neck_300e_coco.py')
+            data_root = 'data/drawn/'
+        report = benchmark(
+            config,
+            size=args.size,
+            batch=args.batch,
+            steps=args.steps,
+            amp=args.amp,
+            workers=args.workers,
+            variants=tuple(args.variants),
+            data_root=data_root,
+        )
+        print(report['setting'])
+        print(table(report))
+        if args.own_share:
+            report['own_share'] = share = own_share()
+            for scope, figures in share.items():
+                print(
+                    f'{scope}: {figures["seconds"]:.3f} s, {figures["memory"] / 1e6:.0f} MB; '
+                    f'/ mmrazor: {figures["seconds"] / share["mmrazor"]["seconds"]:.2f} of the '
+                    f'time, {figures["memory"] / share["mmrazor"]["memory"]:.2f} of the memory'
+                )
+        if args.start:
+            report['start'] = start = start_up(config, str(ROOT / 'tools/train.py'), data_root)
+            for name, seconds in start.items():
+                print(f'start, {name}: {seconds:.1f} s, / plain: {seconds / start["plain"]:.2f}')
+    if args.json:
+        Path(args.json).write_text(json.dumps(report, indent=2))
+
+
+if __name__ == '__main__':
+    main()
