@@ -85,3 +85,14 @@ def test_fused_takes_half_precision_features():
     S, T = torch.randn(2, 3, 5, 8, 8).unbind()
     exact = pkd_channel_wise_divergence(S.bfloat16().float(), T.half().float())
     torch.testing.assert_close(pkd_channel_wise_divergence(S.bfloat16(), T.half()), exact)
+
+
+def test_fused_gradients_of_half_precision_survive_under_a_loss_scale():
+    """Of one position among thousands the gradient is smaller than any half."""
+    torch.manual_seed(0)
+    S, T = torch.randn(2, 8, 16, 40, 40).unbind()
+    S, half = S.half().float().requires_grad_(), S.half().requires_grad_()
+    (65536 * pkd_channel_wise_divergence(half, T)).backward()
+    (65536 * pkd_channel_wise_divergence(S, T)).backward()
+    torch.testing.assert_close(half.grad.float(), S.grad, rtol=1e-3, atol=1e-6)
+    assert (half.grad != 0).float().mean() > 0.99

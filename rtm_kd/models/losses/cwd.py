@@ -61,7 +61,7 @@ def pkd_channel_wise_divergence(
 
     where the bar is the mean over batch and positions. Both are computed at once, in
     float32, a few images at a time: one tensor of the size of ``preds_S`` is kept for the
-    backward pass, and none of the teacher's size.
+    backward pass, in float32, and none of the teacher's.
 
     Args:
         preds_S (Tensor): Student's feature map before its norm, (N, C, H, W).
@@ -104,7 +104,8 @@ class _PkdChannelWiseDivergence(torch.autograd.Function):
         scale_T = (var_T + eps_T).rsqrt()
 
         keep = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(z_S) if keep else None
+        # In float32: times the scale of mixed precision it fits a half, before that it does not.
+        gradient = torch.empty_like(z_S, dtype=torch.float32) if keep else None
         # Sum over batch and positions of g * z: less the mean's share, which is zero.
         correlation = torch.zeros_like(mean_S)
         divergence = mean_S.new_zeros(())
@@ -123,20 +124,21 @@ class _PkdChannelWiseDivergence(torch.autograd.Function):
             factor = scale_S * (tau / (N * C))
             for piece in pieces:
                 z = z_S[piece].float().sub_(mean_S).mul_(slope)
-                gradient[piece] = gradient[piece].float().sub_(z).mul_(factor)
+                gradient[piece].sub_(z).mul_(factor)
             gradient = (
                 gradient.reshape(N, H, W, C).permute(0, 3, 1, 2)
                 if channel == 2
                 else gradient.reshape(N, C, H, W)
             )
             ctx.save_for_backward(gradient)
+            ctx.dtype = preds_S.dtype
         return divergence * (tau**2 / (C * N))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output.to(gradient.dtype), None, None, None, None
+        return (gradient * grad_output).to(ctx.dtype), None, None, None, None
 
 
 def _moments(
