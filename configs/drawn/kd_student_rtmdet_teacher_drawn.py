@@ -5,7 +5,7 @@ _base_ = './rtmdet_student_drawn.py'
 # The teacher: its config, and the checkpoint that training it left.
 teacher = '{{ fileDirname }}/rtmdet_teacher_drawn.py'
 teacher_ckpt = f'work_dirs/rtmdet_teacher_drawn/epoch_{_base_.max_epochs}.pth'
-teacher_widen_factor = 0.5
+teacher_widen_factor = 0.375
 
 # ======================= Possibly modified =======================
 loss_weight = 1.0  # of each level's distillation loss

@@ -25,7 +25,8 @@ _PALETTE = [
     (230, 70, 200),
 ]
 IMAGE_SIZE = 128  # pixels, both sides
-_OBJECT_SIZES = (18, 56)  # diameters, in pixels
+# Diameters, in pixels: something for the coarsest level of a detector as well.
+_OBJECT_SIZES = (18, 96)
 _TURNS = np.deg2rad((-30, 30))
 _HUES = np.arange(len(CLASSES)) * 360 / len(CLASSES)  # degrees
 _HUE_SPREAD = 25  # standard deviation, in degrees
@@ -150,7 +151,7 @@ def _draw_image(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, l
     for _ in range(rng.integers(2, 6)):
         _draw_clutter(image, rng)
     objects: list[tuple[int, list[int], int]] = []
-    for _ in range(rng.integers(6, 16)):
+    for _ in range(rng.integers(8, 20)):
         label = int(rng.integers(len(CLASSES)))
         mask = _mask(label, rng)
         box = [int(side) for side in cv2.boundingRect((mask > 127).astype(np.uint8))]
@@ -164,10 +165,12 @@ def _draw_image(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, l
 
 
 def _ground(rng: np.random.Generator) -> np.ndarray:
-    """Soft patches, almost grey, (H, W, 3) of float32 from 0 to 255."""
-    cells = int(rng.integers(2, 7))
-    patches = rng.uniform(40, 215) + rng.normal(0, 12, 3)
-    patches = patches + rng.normal(0, 25, (cells, cells, 1))
+    """Soft patches, almost grey, (H, W, 3) of float32 from 0 to 255.
+
+    On colourful ones a small detector learns in minutes where objects are, but not which.
+    """
+    cells = int(rng.integers(3, 7))
+    patches = rng.uniform(30, 225, (cells, cells, 1)) + rng.normal(0, 12, 3)
     size = (IMAGE_SIZE, IMAGE_SIZE)
     ground = cv2.resize(patches.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
     return np.clip(ground, 0, 255)
@@ -275,8 +278,8 @@ def _slope(rng: np.random.Generator) -> np.ndarray:
 
 def _photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Uneven light, at times a soft focus, and noise; (H, W, 3) of uint8."""
-    image = image * (rng.uniform(0.55, 1.1) + rng.uniform(0, 0.3) * _slope(rng))
+    image = image * (rng.uniform(0.75, 1.05) + rng.uniform(0, 0.25) * _slope(rng))
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.2))
-    image = image + rng.normal(0, rng.uniform(2, 10), image.shape)
+    image = image + rng.normal(0, rng.uniform(3, 9), image.shape)
     return np.clip(np.round(image), 0, 255).astype(np.uint8)
