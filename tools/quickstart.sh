@@ -57,6 +57,7 @@ rm -rf "$out"
 mkdir -p "$out/logs"
 
 if ! "$python" -c '' 2>/dev/null; then
+    printf '$ %q -m venv --clear .venv\n' "${PYTHON:-python3}"
     "${PYTHON:-python3}" -m venv --clear .venv
 fi
 if ! "$python" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 14))'; then
