@@ -8,6 +8,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
+from rtm_kd.apis.benchmark import mmrazor_cfg
 from rtm_kd.models.algorithms import frozen_teacher, teacher_precision
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.registry import MODELS
@@ -38,23 +39,6 @@ def batch(size=64):
     return torch.randn(2, 3, size, size), samples
 
 
-def as_mmrazors(model_cfg):
-    """The same config in MMRazor's spelling: another prefix, no teacher_ckpt."""
-
-    def respell(value):
-        if isinstance(value, dict):
-            return {key: respell(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [respell(item) for item in value]
-        return value.replace('rtm_kd.', 'mmrazor.') if isinstance(value, str) else value
-
-    cfg = respell(model_cfg)
-    cfg.pop('teacher_ckpt')
-    cfg['teacher'] = dict(cfg_path=RTMDET_S)
-    cfg['distiller']['_scope_'] = 'mmrazor'
-    return ConfigDict(cfg)
-
-
 def total_gradients(model, inputs, samples):
     losses = model.loss(inputs, copy.deepcopy(samples))
     model.parse_losses(losses)[0].backward()
@@ -63,7 +47,7 @@ def total_gradients(model, inputs, samples):
 
 def test_a_training_step_gives_mmrazors_losses_and_student_gradients(model_cfg):
     torch.manual_seed(0)
-    theirs = MODELS.build(as_mmrazors(model_cfg))
+    theirs = MODELS.build(mmrazor_cfg(model_cfg))
     theirs.train()
     ours = MODELS.build(ConfigDict(model_cfg, reference=True)).train()
     ours.load_state_dict(
