@@ -16,6 +16,7 @@ import matplotlib
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from torchvision.ops import nms
 
 import rtm_kd  # the fixes come before everything else
 from rtm_kd.apis.test import use_student
@@ -31,6 +32,8 @@ COLOURS = {'teacher': '#777777', 'plain': '#1f77b4', 'distilled': '#d95f02'}
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv-lite', 'mmdet', 'mmyolo', 'mmrazor', 'numpy')
 NUM_PICTURES = 5
 SCORE_THR = 0.3
+# Of detections that overlap by more the picture shows the best, whatever their classes.
+IOU_THR = 0.6
 MAP = 'coco/bbox_mAP'
 
 
@@ -199,7 +202,7 @@ def plot_detections(runs: dict[str, Run], path: Path) -> None:
     for run in runs.values():
         model = _load(run)
         batch = {key: [sample[key] for sample in samples] for key in samples[0]}
-        results.append([found.pred_instances for found in model.test_step(batch)])
+        results.append([_best(found.pred_instances) for found in model.test_step(batch)])
     for column, title in enumerate(columns):
         grid[0][column].set_title(title, fontsize=13)
         for row, sample in enumerate(samples):
@@ -220,12 +223,15 @@ def _load(run: Run) -> torch.nn.Module:
     return model.eval()
 
 
+def _best(instances):
+    instances = instances[instances.scores >= SCORE_THR]
+    return instances[nms(instances.bboxes, instances.scores, IOU_THR)]
+
+
 def _draw_boxes(axes, instances, classes: tuple, palette: list) -> None:
     boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
     scores = instances.get('scores', torch.ones(len(boxes)))
     for box, label, score in zip(boxes.tolist(), instances.labels.tolist(), scores.tolist()):
-        if score < SCORE_THR:
-            continue
         x1, y1, x2, y2 = box
         colour = [channel / 255 for channel in palette[label]]
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.8))

@@ -90,6 +90,12 @@ class ConfigurableDistiller(BaseModule):
             fused = None if self.reference else self._fused(loss, mapping)
             if fused is not None:
                 mapping, loss = fused
+            elif not self.reference:
+                # Other connectors and losses expect the teacher in the student's precision.
+                teacher_records = {
+                    name: [_as_float32(output) for output in outputs]
+                    for name, outputs in teacher_records.items()
+                }
             arguments = {
                 argument: self._feature(student_records, teacher_records, **location)
                 for argument, location in mapping.items()
@@ -240,6 +246,12 @@ def _sources(recorders: dict[str, dict], argument: str) -> dict[str, str]:
                 f'got {dict(recorder)}'
             )
     return {name: recorder['source'] for name, recorder in recorders.items()}
+
+
+def _as_float32(output: Any) -> Any:
+    if isinstance(output, (list, tuple)):
+        return type(output)(_as_float32(part) for part in output)
+    return output.float() if torch.is_tensor(output) and output.is_floating_point() else output
 
 
 def _is_pkd_norm(norm: nn.Module) -> bool:
