@@ -13,7 +13,7 @@ import torch
 from mmengine.config import DictAction
 
 import rtm_kd  # noqa: F401, the fixes come before everything else
-from rtm_kd.apis.benchmark import PARTS, VARIANTS, benchmark, fast_path_error, own_share, start_up
+from rtm_kd.benchmarks import PARTS, VARIANTS, benchmark, fast_path_error, own_share, start_up
 from rtm_kd.utils import report_usage_errors
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
-from rtm_kd.apis.benchmark import mmrazor_cfg
+from rtm_kd.benchmarks import mmrazor_cfg
 from rtm_kd.models.algorithms import frozen_teacher, teacher_precision
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.registry import MODELS

@@ -1,7 +1,8 @@
 import pytest
 from conftest import ROOT
 
-from rtm_kd.apis import benchmark as benchmarks
+from rtm_kd import benchmarks
+from rtm_kd.benchmarks import steps
 
 KD_CONFIG = str(ROOT / 'configs/kd_tiny_rtmdet_s_neck_300e_coco.py')
 
@@ -48,8 +49,8 @@ def test_connectors_and_losses_take_half_the_memory_of_mmrazors():
 def test_refuses_to_compare_different_images(monkeypatch, tmp_path):
     # Another seed at every call: no two variants draw the same batch.
     seeds = iter(range(100, 200))
-    seed = benchmarks._seed
-    monkeypatch.setattr(benchmarks, '_seed', lambda index: seed(next(seeds)))
+    seed = steps.seed
+    monkeypatch.setattr(steps, 'seed', lambda index: seed(next(seeds)))
     with pytest.raises(ValueError, match='were given different images'):
         benchmarks.benchmark(
             KD_CONFIG,

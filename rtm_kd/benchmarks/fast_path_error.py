@@ -1,0 +1,77 @@
+"""How far the fast paths are from MMRazor's arithmetic."""
+
+import copy
+import statistics
+from collections import defaultdict
+from typing import Any
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+
+from rtm_kd.utils import load_config
+from rtm_kd.utils.checkpoint import read_checkpoint
+
+from .measure import seed
+
+
+def fast_path_error(
+    config: str, checkpoint: str, cfg_options: dict[str, Any], batches: int = 4
+) -> dict[str, dict[str, float]]:
+    """Compare the distillation losses of each fast path with the reference's.
+
+    Args:
+        config (str): Path of a distillation config of ours, with its own data.
+        checkpoint (str): Checkpoint of the distillation, for the student and connectors.
+        cfg_options (dict): Such as ``teacher_ckpt``.
+        batches (int): Training batches to average over.
+
+    Returns:
+        dict: For each path ``'loss'``, the mean relative error of the sum of the losses,
+        and ``'gradient'``, of the student's gradient of it: the norm of the difference,
+        relative to the norm.
+    """
+    cfg = load_config(config, {**cfg_options, 'train_num_workers': 0})
+    state_dict = read_checkpoint(checkpoint)['state_dict']
+
+    def build(reference: bool):
+        model = MODELS.build(ConfigDict(cfg.model, reference=reference)).train()
+        model.load_state_dict(state_dict)
+        return model
+
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        reference = build(True)
+        paths = {
+            'teacher folded, in half precision': build(True),
+            'norm and divergence in one': build(True),
+            'student channels_last': build(True),
+            'all of them': build(False),
+        }
+        paths['teacher folded, in half precision']._teacher = build(False)._teacher
+        paths['norm and divergence in one'].distiller.reference = False
+        paths['student channels_last']._channels_last = True
+        paths['student channels_last'].student.to(memory_format=torch.channels_last)
+        loader = iter(Runner.build_dataloader(cfg.train_dataloader, seed=0))
+    errors = {name: defaultdict(list) for name in paths}
+    for index in range(batches):
+        seed(index)
+        data = reference.data_preprocessor(next(loader), True)
+        expected_loss, expected = _distillation_gradient(reference, data)
+        for name, model in paths.items():
+            loss, gradient = _distillation_gradient(model, data)
+            errors[name]['loss'].append(abs(loss / expected_loss - 1))
+            errors[name]['gradient'].append(float((gradient - expected).norm() / expected.norm()))
+    return {
+        name: {key: statistics.mean(values) for key, values in error.items()}
+        for name, error in errors.items()
+    }
+
+
+def _distillation_gradient(model, data: dict) -> tuple[float, torch.Tensor]:
+    model.zero_grad()
+    losses = model.loss(data['inputs'], copy.deepcopy(data['data_samples']))
+    total = sum(loss for name, loss in losses.items() if name.startswith('distill.'))
+    total.backward()
+    gradients = [p.grad.flatten() for p in model.student.parameters() if p.grad is not None]
+    return float(total), torch.cat(gradients)

@@ -1,0 +1,208 @@
+"""Plain training, MMRazor's distillation and ours, step by step in one process."""
+
+import copy
+import functools
+import os
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from rtm_kd.apis.train import enable_amp
+from rtm_kd.utils import UsageError, load_config
+
+from .measure import peak_memory, seed, time_of
+from .variants import VARIANTS, shorten, variant
+
+PARTS = ('data', 'teacher', 'student', 'distillation', 'backward', 'optimizer', 'EMA')
+
+
+def benchmark(
+    config: str,
+    size: int = 320,
+    batch: int = 4,
+    steps: int = 10,
+    warmup: int = 2,
+    amp: bool = False,
+    workers: int = 0,
+    variants: tuple[str, ...] = tuple(VARIANTS),
+    data_root: Optional[str] = None,
+) -> dict[str, Any]:
+    """Time whole training steps of every variant, interleaved, on the same batches.
+
+    A step is the runner's: data, forward, backward, optimizer, hooks. Teacher and student
+    have random weights.
+
+    Args:
+        config (str): Path of a distillation config of ours.
+        size (int): Side of the training images, in pixels.
+        batch (int): Images of a step.
+        steps (int): Steps that are counted, of each variant.
+        warmup (int): Steps before them.
+        amp (bool): Automatic mixed precision, for every variant.
+        workers (int): Processes that load data; 0 loads in the step.
+        variants (tuple[str]): Of :data:`VARIANTS`.
+        data_root (str, optional): Folder for the dataset that the package draws, which
+            takes the place of the config's; it has six classes, no more than the config's
+            model may have. None trains on the config's own.
+
+    Returns:
+        dict: ``'setting'``, and for each variant its median seconds a step, their ratio to
+        plain, the median seconds of each part, peak memory of a step in bytes, and the
+        size of its checkpoint in bytes.
+
+    Raises:
+        ValueError: If a variant is unknown, or two were about to do different work.
+    """
+    unknown = [name for name in variants if name not in VARIANTS]
+    if unknown or 'plain' not in variants:
+        raise UsageError(f'variants must be "plain" and others of {list(VARIANTS)}, got {unknown}')
+    options = dict(teacher_ckpt='random', img_scale=[size, size], train_batch_size_per_gpu=batch)
+    base = load_config(config, options)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {}
+        for name in variants:
+            cfg = variant(name, copy.deepcopy(base))
+            shorten(cfg, os.path.join(folder, name.replace(' ', '_')), workers, data_root)
+            if amp:
+                enable_amp(cfg)
+            runs[name] = _Run(cfg, channels_last=name == 'plain channels_last')
+        for index in range(warmup + steps):
+            order = list(runs)
+            # Nobody always comes after the same neighbour.
+            order = order[index % len(order) :] + order[: index % len(order)]
+            batches = {name: runs[name].step(index, counted=index >= warmup) for name in order}
+            _check_same_work(batches)
+        results = {name: run.result(warmup + steps) for name, run in runs.items()}
+    for result in results.values():
+        result['ratio'] = result['seconds'] / results['plain']['seconds']
+        result['checkpoint_ratio'] = result['checkpoint'] / results['plain']['checkpoint']
+    device = next(runs['plain'].runner.model.parameters()).device
+    setting = dict(
+        config=config,
+        size=size,
+        batch=batch,
+        steps=steps,
+        amp=amp,
+        workers=workers,
+        device=torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu',
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )
+    return dict(setting=setting, results=results)
+
+
+@LOOPS.register_module()
+class SteppedTrainLoop(EpochBasedTrainLoop):
+    """A training loop that prepares an epoch and leaves its steps to the caller."""
+
+    def run(self):
+        """Do what comes before the first step."""
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        self.batches = iter(self.dataloader)
+        return self.runner.model
+
+    def next_batch(self) -> Any:
+        try:
+            return next(self.batches)
+        except StopIteration:
+            self.batches = iter(self.dataloader)
+            return next(self.batches)
+
+
+class _Run:
+    """One variant: its runner, and what its steps took."""
+
+    def __init__(self, cfg: Config, channels_last: bool) -> None:
+        self.runner = Runner.from_cfg(cfg)
+        if channels_last:
+            self.runner.model.to(memory_format=torch.channels_last)
+            self.runner.model.backbone.register_forward_pre_hook(_images_channels_last)
+        self.runner.train()
+        self.loop: SteppedTrainLoop = self.runner.train_loop
+        self.seconds: list[float] = []
+        self.parts: dict[str, list[float]] = defaultdict(list)
+        self._now: dict[str, float] = defaultdict(float)
+        self._watch()
+
+    def step(self, index: int, counted: bool) -> Any:
+        seed(index)
+        self._now.clear()
+        batch: dict = {}
+
+        def whole():
+            batch.update(self._timed('data', self.loop.next_batch)())
+            self.loop.run_iter(index % len(self.loop.dataloader), batch)
+
+        seconds = time_of(whole)
+        if counted:
+            self.seconds.append(seconds)
+            for part in PARTS:
+                self.parts[part].append(self._now[part])
+        return batch
+
+    def result(self, index: int) -> dict[str, Any]:
+        memory = peak_memory(lambda: self.step(index, counted=False))
+        self.runner.save_checkpoint(self.runner.work_dir, 'benchmark.pth')
+        parts = {part: statistics.median(times) for part, times in self.parts.items()}
+        seconds = statistics.median(self.seconds)
+        parts['other'] = seconds - sum(parts.values())
+        return dict(
+            seconds=seconds,
+            parts=parts,
+            memory=memory,
+            checkpoint=os.path.getsize(os.path.join(self.runner.work_dir, 'benchmark.pth')),
+        )
+
+    def _watch(self) -> None:
+        model, wrapper = self.runner.model, self.runner.optim_wrapper
+        student = getattr(model, 'student', model)
+        self._watch_method(student, 'loss', 'student')
+        if hasattr(model, 'distiller'):
+            self._watch_method(model.distiller, 'compute_distill_losses', 'distillation')
+        if getattr(model, 'teacher', None) is not None:
+            self._watch_method(model.teacher, 'extract_feat', 'teacher')
+        self._watch_method(wrapper, 'backward', 'backward')
+        self._watch_method(wrapper, 'step', 'optimizer')
+        self._watch_method(wrapper, 'zero_grad', 'optimizer')
+        for hook in self.runner.hooks:
+            if isinstance(hook, EMAHook):
+                self._watch_method(hook, 'after_train_iter', 'EMA')
+
+    def _watch_method(self, owner: Any, name: str, part: str) -> None:
+        object.__setattr__(owner, name, self._timed(part, getattr(owner, name)))
+
+    def _timed(self, part: str, function: Callable) -> Callable:
+        @functools.wraps(function)
+        def timed(*args, **kwargs):
+            result = []
+            self._now[part] += time_of(lambda: result.append(function(*args, **kwargs)))
+            return result[0]
+
+        return timed
+
+
+def _images_channels_last(backbone, args):
+    return (args[0].contiguous(memory_format=torch.channels_last),)
+
+
+def _check_same_work(batches: dict[str, Any]) -> None:
+    first, *others = batches.items()
+    for name, batch in others:
+        mine, theirs = first[1]['inputs'], batch['inputs']
+        if len(mine) != len(theirs) or any(
+            a.dtype != b.dtype or not torch.equal(a, b) for a, b in zip(mine, theirs)
+        ):
+            raise UsageError(
+                f'"{first[0]}" and "{name}" were given different images, so their times '
+                'can not be compared; use workers=0'
+            )

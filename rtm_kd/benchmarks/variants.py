@@ -1,0 +1,85 @@
+"""The same training, plain and distilled in several ways."""
+
+import uuid
+from typing import Optional
+
+from mmengine.config import Config, ConfigDict
+
+from rtm_kd.apis.test import use_student
+from rtm_kd.models.algorithms.detector import resolve_model_cfg
+
+#: Name of a variant -> what it is.
+VARIANTS = {
+    'plain': "MMYOLO's training of the student",
+    'plain channels_last': 'the same in the memory format that ours uses',
+    'mmrazor': "MMRazor's distillation",
+    'mmrazor stopped': 'the same after its hook has stopped it',
+    'rtm_kd': 'ours',
+    'rtm_kd reference': "ours with MMRazor's arithmetic",
+    'rtm_kd detached': 'ours after the detach',
+}
+
+
+def variant(name: str, cfg: Config) -> Config:
+    """Turn a distillation config of ours into one of :data:`VARIANTS`."""
+    stopping = [hook for hook in cfg.custom_hooks if 'detach_epoch' in hook]
+    others = [hook for hook in cfg.custom_hooks if 'detach_epoch' not in hook]
+    if name.startswith('plain'):
+        cfg.custom_hooks = others
+        use_student(cfg)
+    elif name.startswith('mmrazor'):
+        stop = 0 if name == 'mmrazor stopped' else cfg.max_epochs
+        cfg.custom_hooks = others + [dict(type='mmrazor.StopDistillHook', stop_epoch=stop)]
+        cfg.model = mmrazor_cfg(cfg.model)
+    else:
+        cfg.model.reference = name == 'rtm_kd reference'
+        for hook in stopping:
+            hook.detach_epoch = 0 if name == 'rtm_kd detached' else cfg.max_epochs
+    return cfg
+
+
+def mmrazor_cfg(model: ConfigDict) -> ConfigDict:
+    """Return a model config of ours in MMRazor's spelling, for a random teacher."""
+
+    def respell(value):
+        if isinstance(value, dict):
+            return {key: respell(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [respell(item) for item in value]
+        return value.replace('rtm_kd.', 'mmrazor.') if isinstance(value, str) else value
+
+    cfg = respell(model)
+    for key in ('teacher_ckpt', 'reference'):
+        cfg.pop(key, None)
+    for key in ('architecture', 'teacher'):
+        cfg[key] = resolve_model_cfg(model[key], key)
+    cfg['distiller']['_scope_'] = 'mmrazor'
+    return ConfigDict(cfg)
+
+
+def shorten(cfg: Config, work_dir: str, workers: int, data_root: Optional[str]) -> None:
+    """Leave the training steps of a config, and nothing that a step does not need."""
+    cfg.work_dir = work_dir
+    # MMEngine shares a message hub and a visualizer among the runs of one name.
+    cfg.experiment_name = cfg.visualizer.name = uuid.uuid4().hex
+    cfg.train_cfg = dict(type='SteppedTrainLoop', max_epochs=cfg.max_epochs)
+    for split in ('val', 'test'):
+        for key in ('cfg', 'dataloader', 'evaluator'):
+            cfg[f'{split}_{key}'] = None
+    cfg.randomness = dict(seed=0)
+    cfg.log_level = 'ERROR'
+    loader = cfg.train_dataloader
+    loader.num_workers = workers
+    loader.persistent_workers = workers > 0
+    if data_root is not None:
+        loader.dataset = dict(
+            type='rtm_kd.DrawnDataset',
+            data_root=data_root,
+            ann_file='annotations/train.json',
+            data_prefix=dict(img='train/'),
+            pipeline=loader.dataset.pipeline,
+        )
+    for model in (cfg.model, cfg.model.get('architecture'), cfg.model.get('teacher')):
+        if isinstance(model, dict) and 'backbone' in model:
+            # A step needs no pretrained weights, which would be a download.
+            model.backbone.init_cfg = None
