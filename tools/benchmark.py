@@ -7,21 +7,37 @@ Examples:
 
 import argparse
 import json
+import os
 from pathlib import Path
 
-import torch
-from mmengine.config import DictAction
+device = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+device.add_argument('--device', choices=['cpu', 'cuda'], help='default: a GPU if there is one')
+if device.parse_known_args()[0].device == 'cpu':
+    # Before the imports below start CUDA.
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
-import rtm_kd  # noqa: F401, the fixes come before everything else
-from rtm_kd.benchmarks import PARTS, VARIANTS, benchmark, fast_path_error, own_share, start_up
-from rtm_kd.utils import report_usage_errors
+import torch  # noqa: E402
+from mmengine.config import DictAction  # noqa: E402
+
+import rtm_kd  # noqa: E402, F401, the fixes come before everything else
+from rtm_kd.benchmarks import (  # noqa: E402
+    PARTS,
+    VARIANTS,
+    benchmark,
+    fast_path_error,
+    own_share,
+    start_up,
+)
+from rtm_kd.utils import UsageError, report_usage_errors  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[device],
     )
     parser.add_argument(
         'config', help='tiny-s, s-m, m-l or l-x, timed on drawn images; or a distillation config'
@@ -33,13 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=0, help='processes that load data')
     parser.add_argument('--threads', type=int, help='threads of torch, default: its own choice')
     parser.add_argument(
-        '--variants', nargs='+', default=list(VARIANTS), metavar='NAME', help=str(list(VARIANTS))
-    )
-    parser.add_argument(
-        '--device',
-        choices=['cpu', 'cuda'],
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='where the process runs; hide the GPUs (CUDA_VISIBLE_DEVICES=) to time the CPU',
+        '--variants', nargs='+', metavar='NAME', help='of those that it names, default: all'
     )
     parser.add_argument(
         '--own-share',
@@ -70,8 +80,8 @@ def table(report: dict) -> str:
         ' | '.join(['---'] * (len(PARTS) + 7)),
     ]
     for name, result in report['results'].items():
-        parts = [f'{result["parts"][part]:.3f}' for part in (*PARTS, 'other')]
-        cells = [name, f'{result["seconds"]:.3f}', f'{result["ratio"]:.3f}', *parts]
+        times = [f'{result["parts"][part]:.3f}' for part in (*PARTS, 'other')]
+        cells = [name, f'{result["seconds"]:.3f}', f'{result["ratio"]:.3f}', *times]
         cells += [f'{result["memory"] / 1e6:.0f}', f'{result["checkpoint"] / 1e6:.1f}']
         lines.append(' | '.join([*cells, f'{result["checkpoint_ratio"]:.3f}']))
     return '\n'.join(f'| {line} |' for line in lines)
@@ -88,6 +98,8 @@ def main() -> None:
             print(f'{name}: loss {error["loss"]:.2e}, gradient {error["gradient"]:.2e}')
         return
     with report_usage_errors():
+        if args.device == 'cuda' and not torch.cuda.is_available():
+            raise UsageError('--device cuda: torch finds no GPU here')
         config, data_root = args.config, None
         if args.config.count('-') == 1 and not args.config.endswith('.py'):
             student, teacher = args.config.split('-')
@@ -100,7 +112,7 @@ def main() -> None:
             steps=args.steps,
             amp=args.amp,
             workers=args.workers,
-            variants=tuple(args.variants),
+            variants=tuple(args.variants or VARIANTS),
             data_root=data_root,
         )
         print(report['setting'])
