@@ -13,6 +13,7 @@ from typing import Optional
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
+from rtm_kd.datasets.drawn_dataset import CLASSES
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.utils import load_config
 
@@ -38,10 +39,10 @@ def start_up(
     Raises:
         RuntimeError: With the end of its output, if a run does not get that far.
     """
-    base = load_config(
-        config,
-        dict(teacher_ckpt='random', img_scale=[320, 320], train_batch_size_per_gpu=4),
-    )
+    options = dict(teacher_ckpt='random', img_scale=[320, 320], train_batch_size_per_gpu=4)
+    if data_root is not None:
+        options['num_classes'] = len(CLASSES)
+    base = load_config(config, options)
     seconds = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         teacher_ckpt = os.path.join(folder, 'teacher.pth')
@@ -75,7 +76,11 @@ def _until_first_iteration(command: list[str]) -> float:
     start = time.perf_counter()
     output = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, 'PYTHONUNBUFFERED': '1'},
     ) as process:
         for line in process.stdout:
             output.append(line)
