@@ -29,8 +29,7 @@ IMAGE_SIZE = 128  # pixels, both sides
 _OBJECT_SIZES = (18, 96)
 _TURNS = np.deg2rad((-30, 30))
 _HUES = np.arange(len(CLASSES)) * 360 / len(CLASSES)  # degrees
-_HUE_SPREAD = 12  # standard deviation, in degrees
-_ANY_HUE = 0.25  # share of the objects whose hue says nothing
+_HUE_SPREAD = 25  # standard deviation, in degrees
 # Share of the smaller of two boxes that the other may cover.
 _MAX_OVERLAP = 0.25
 # Fractional bits of the coordinates that OpenCV gets.
@@ -41,9 +40,9 @@ _SHIFT = 4
 class DrawnDataset(CocoDataset):
     """Six shapes on cluttered grounds, drawn into ``data_root`` unless they are there.
 
-    Images are 128 x 128 pixels. Three objects in four have a colour near their class's own,
-    by which a short run learns to tell the classes apart; the fourth has any, and only its
-    outline tells. Size, turn, shading and light are random, parts are hidden.
+    Images are 128 x 128 pixels. A shape leans to a colour of its own, which helps a short run
+    to tell the classes apart, but about every fourth is nearer to another's: the outline
+    decides. Size, turn, shading and light are random, parts are hidden.
 
     Takes CocoDataset's arguments; ``ann_file`` is ``'annotations/train.json'`` or
     ``'annotations/val.json'`` and ``data_prefix`` is ``dict(img='train/')`` or
@@ -264,11 +263,8 @@ def _paint(image: np.ndarray, mask: np.ndarray, label: int, rng: np.random.Gener
 
 
 def _colour(label: int, rng: np.random.Generator) -> np.ndarray:
-    """A colour, most often near the class's own, (3,) of float32 from 0 to 255."""
-    if rng.random() < _ANY_HUE:
-        hue = rng.uniform(0, 360)
-    else:
-        hue = rng.normal(_HUES[label], _HUE_SPREAD) % 360
+    """A colour near the class's own, (3,) of float32 from 0 to 255."""
+    hue = rng.normal(_HUES[label], _HUE_SPREAD) % 360
     hsv = np.array([[[hue, rng.uniform(0.5, 1), rng.uniform(0.4, 1)]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255
 
