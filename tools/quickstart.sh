@@ -72,7 +72,7 @@ export OMP_WAIT_POLICY=PASSIVE
 # pip runs only if what it would read has changed, or the folder has moved.
 stamp=.venv/installed-for-quickstart
 wanted=$(pwd && cat setup.py requirements.txt constraints.txt)
-install=("$python" -m pip install --disable-pip-version-check -c constraints.txt -e '.[lite]')
+install=("$python" -m pip install --disable-pip-version-check -c constraints.txt -e .)
 if [[ "$(cat "$stamp" 2>/dev/null)" == "$wanted" ]]; then
     install=(echo 'installed already:' "${install[@]}")
 fi
