@@ -1,17 +1,12 @@
 import json
-import uuid
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import CLASSES, KD_CONFIG, ROOT, make_options
 
 from rtm_kd.apis import train
-
-ROOT = Path(__file__).parents[1]
-CLASSES = ('disc', 'square')
-KD_CONFIG = str(ROOT / 'configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py')
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -56,33 +51,6 @@ def data_root(tmp_path_factory):
     for split in ('train', 'val'):
         (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
     return root
-
-
-def unique_names():
-    """Keep runs apart: MMEngine shares message hubs and visualizers of one name."""
-    return {'experiment_name': uuid.uuid4().hex, 'visualizer.name': uuid.uuid4().hex}
-
-
-def make_options(data_root):
-    """Options that turn the example on one's own data into a run of seconds."""
-    return {
-        'data_root': f'{data_root}/',
-        'class_names': list(CLASSES),
-        'img_scale': [64, 64],
-        'train_batch_size_per_gpu': 4,
-        'train_num_workers': 0,
-        'max_epochs': 3,
-        'num_epochs_stage2': 1,
-        'val_interval': 10,
-        'val_interval_stage2': 10,
-        'teacher_ckpt': 'random',
-        'randomness.seed': 0,
-        'default_hooks.checkpoint.interval': 1,
-        'default_hooks.checkpoint.save_best': None,
-        'default_hooks.checkpoint.max_keep_ckpts': -1,
-        'default_hooks.logger.interval': 1,
-        **unique_names(),
-    }
 
 
 @pytest.fixture

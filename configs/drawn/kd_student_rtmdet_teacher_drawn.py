@@ -4,7 +4,7 @@ _base_ = './rtmdet_student_drawn.py'
 # ======================= Frequently modified =======================
 # The teacher: its config, and the checkpoint that training it left.
 teacher = '{{ fileDirname }}/rtmdet_teacher_drawn.py'
-teacher_ckpt = f'work_dirs/rtmdet_teacher_drawn/epoch_{_base_.max_epochs}.pth'
+teacher_ckpt = 'work_dirs/rtmdet_teacher_drawn/epoch_14.pth'
 teacher_widen_factor = 0.375
 
 # ======================= Possibly modified =======================

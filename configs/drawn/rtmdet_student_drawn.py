@@ -4,6 +4,9 @@ _base_ = './rtmdet_teacher_drawn.py'
 # ======================= Frequently modified =======================
 deepen_factor = 0.167
 widen_factor = 0.25
+# Fewer than the teacher has: only a teacher that knows more has something to teach.
+max_epochs = 8
+val_interval = 2  # in epochs
 
 # ======================= What follows from it =======================
 model = dict(
@@ -11,3 +14,9 @@ model = dict(
     neck=dict(deepen_factor=deepen_factor, widen_factor=widen_factor),
     bbox_head=dict(head_module=dict(widen_factor=widen_factor)),
 )
+train_cfg = dict(max_epochs=max_epochs, val_interval=val_interval)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].update(begin=max_epochs // 4, end=max_epochs, T_max=max_epochs - max_epochs // 4)
+default_hooks = dict(checkpoint=dict(interval=max_epochs))
+custom_hooks = _base_.custom_hooks
+custom_hooks[1].update(switch_epoch=max_epochs - _base_.num_epochs_stage2)

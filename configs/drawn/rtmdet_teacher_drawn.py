@@ -9,10 +9,10 @@ deepen_factor = 0.167
 widen_factor = 0.375
 train_batch_size_per_gpu = 16
 train_num_workers = 0
-max_epochs = 10
+max_epochs = 14
 num_epochs_stage2 = 2  # last epochs, without mosaic
 base_lr = 0.003  # for the batch size above, on one device
-val_interval = 3  # in epochs
+val_interval = 7  # in epochs
 load_from = None
 
 # ======================= Possibly modified =======================
@@ -122,7 +122,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(
     max_epochs=max_epochs,
     val_interval=val_interval,
-    dynamic_intervals=[(stage2_epoch, _base_.val_interval_stage2)],
+    dynamic_intervals=None,  # evaluation takes as long as half an epoch here
 )
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
 param_scheduler = [

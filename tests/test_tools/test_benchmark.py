@@ -1,5 +1,5 @@
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from rtm_kd import benchmarks
 from rtm_kd.benchmarks import steps

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
-from test_train_and_test import as_arguments
+from helpers import ROOT, as_arguments
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, make_options
+from helpers import ROOT, as_arguments, make_options, tool
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
@@ -16,23 +14,6 @@ from rtm_kd.apis import test as run_test
 from rtm_kd.apis import train
 from rtm_kd.utils import report_usage_errors
 from rtm_kd.utils.checkpoint import convert_to_student
-
-
-def tool(name, *args, **kwargs):
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / name), *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        **kwargs,
-    )
-
-
-def as_arguments(options):
-    def text(value):
-        return '"[' + ','.join(map(str, value)) + ']"' if isinstance(value, list) else value
-
-    return [f'{key}={text(value)}' for key, value in options.items()]
 
 
 @pytest.fixture(scope='session')
