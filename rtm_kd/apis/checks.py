@@ -43,6 +43,14 @@ def check_data_files(cfg: Config, *splits: str) -> None:
                 f'the {split} annotation file {os.path.join(root, ann_file)} is missing; '
                 + COCO_REMEDY
             )
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            evaluated = evaluator.get('ann_file')
+            if evaluated and not _exists(evaluated):
+                raise UsageError(
+                    f'the {split} evaluator reads {evaluated}, which is missing; data_root has to '
+                    'end in a slash'
+                )
         images = (dataset.get('data_prefix') or {}).get('img')
         if images is not None and not _exists(os.path.join(root, images)):
             raise UsageError(

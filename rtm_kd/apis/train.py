@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from rtm_kd.utils import UsageError, load_config
@@ -69,8 +70,10 @@ def enable_amp(cfg: Config) -> None:
     """Turn the optimizer wrapper into its mixed-precision twin.
 
     Raises:
-        ValueError: If the config has another kind of optimizer wrapper.
+        ValueError: If there is no accelerator, or another kind of optimizer wrapper.
     """
+    if get_device() == 'cpu':
+        raise UsageError("--amp needs a GPU: MMEngine's mixed precision does not run on a CPU")
     wrapper = cfg.optim_wrapper
     if wrapper.type == 'OptimWrapper':
         wrapper.type = 'AmpOptimWrapper'

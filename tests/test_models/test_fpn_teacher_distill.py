@@ -284,6 +284,7 @@ def faulty(model_cfg, **changes):
         (dict(teacher=dict(backbone=dict())), 'teacher must be'),
         (dict(teacher='no_such_package::a.py'), 'not installed'),
         (dict(teacher_trainable=True), 'teacher_trainable=True'),
+        (dict(distiller__type='mmrazor.ConfigurableDistiller'), 'rtm_kd.ConfigurableDistiller'),
     ],
 )
 def test_faults_of_the_config_are_named_before_any_image_is_read(model_cfg, changes, message):

@@ -158,6 +158,7 @@ def test_a_fault_is_one_sentence_with_a_non_zero_exit(name, kd_config, tmp_path)
     [
         ({'val_ann_file': 'annotations/nothing.json'}, r'val annotation file .*nothing\.json'),
         ({'train_data_prefix': 'pictures/'}, 'train image folder .*pictures/ is missing'),
+        ({'val_evaluator.ann_file': 'dataannotations/val.json'}, 'has to end in a slash'),
         ({'class_names': ['disc', 'cube']}, r"categories \['disc', 'square'\].*\['cube'\]"),
         ({'teacher_ckpt': None}, 'no teacher_ckpt'),
         ({'teacher_ckpt': 'nowhere.pth'}, r'no checkpoint file nowhere\.pth'),
@@ -196,6 +197,12 @@ def test_a_typo_in_a_type_is_named_with_its_near_misses(
     assert error.startswith('error: the config names the type')
     assert re.search(message, error), error
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='with a GPU it works')
+def test_mixed_precision_without_a_gpu_is_refused(kd_config, options, tmp_path):
+    with pytest.raises(ValueError, match='--amp needs a GPU'):
+        train(kd_config, work_dir=str(tmp_path / 'run'), amp=True, cfg_options=options)
 
 
 def test_testing_weights_of_another_model_is_refused(distilled, options, tmp_path):

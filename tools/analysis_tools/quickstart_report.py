@@ -112,8 +112,8 @@ def markdown(result: dict[str, Any]) -> str:
         '',
         f"Distillation changed the student's val mAP by {gain:+.3f}, "
         f'from {result["runs"]["plain"]["val_mAP"]:.3f} to {distilled["val_mAP"]:.3f}. '
-        'One short run each, on a small drawn dataset: another seed moves such numbers by a '
-        'point or two.',
+        'One short run each, on a small drawn dataset: another seed moves such numbers by some '
+        'points.',
         '',
         '| | val mAP | mAP at IoU 0.5 | steps | s per step | checkpoint, MB |',
         '| --- | --- | --- | --- | --- | --- |',
@@ -170,13 +170,14 @@ def plot_curves(runs: dict[str, Run], path: Path) -> None:
         if any(key.startswith('distill.') for key in entry)
     ]
     distill_axes.plot(*zip(*with_teacher), color=COLOURS['distilled'], label=RUNS['distilled'])
+    longest = max(run.max_epochs for run in runs.values())
     for axes, title in (
         (map_axes, 'val mAP'),
         (loss_axes, 'detection loss (cls + bbox)'),
         (distill_axes, 'distillation loss'),
     ):
         axes.axvline(run.detach_epoch, color='black', linestyle=':', label='teacher detached')
-        axes.set(title=title, xlabel='epoch', xlim=(0, run.max_epochs * 1.03))
+        axes.set(title=title, xlabel='epoch', xlim=(0, longest * 1.03))
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

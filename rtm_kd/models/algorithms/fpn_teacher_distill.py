@@ -81,12 +81,13 @@ class FpnTeacherDistill(BaseModel):
         student = build_detector(architecture, 'architecture')
         super().__init__(data_preprocessor or student.data_preprocessor, init_cfg)
         self.architecture = student
-        self.distiller = MODELS.build({'_scope_': SCOPE, 'reference': reference, **distiller})
+        self.distiller = MODELS.build({'_scope_': SCOPE, **distiller})
         if not isinstance(self.distiller, ConfigurableDistiller):
             raise UsageError(
                 f'distiller is a {type(self.distiller).__module__} class; this algorithm needs '
                 'type="rtm_kd.ConfigurableDistiller", which takes the same arguments'
             )
+        self.distiller.reference = self.distiller.reference or reference
         self._teacher = FrozenTeacher(
             teacher, teacher_ckpt, self.distiller.teacher_sources, reference
         )
