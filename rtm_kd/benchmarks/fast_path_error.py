@@ -36,7 +36,7 @@ def fast_path_error(
     state_dict = read_checkpoint(checkpoint)['state_dict']
 
     def build(reference: bool):
-        model = MODELS.build(ConfigDict(cfg.model, reference=reference)).train()
+        model = MODELS.build(ConfigDict(cfg.model, reference=reference, half_teacher=True)).train()
         model.load_state_dict(state_dict)
         return model
 

@@ -78,7 +78,7 @@ def test_the_fast_path_comes_within_a_percent_of_the_reference(model_cfg, loss):
         model_cfg.distiller.distill_losses[name] = dict(type=loss)
     torch.manual_seed(0)
     reference = MODELS.build(ConfigDict(model_cfg, reference=True)).train()
-    fast = MODELS.build(model_cfg).train()
+    fast = MODELS.build(ConfigDict(model_cfg, half_teacher=True)).train()
     fast.load_state_dict(reference.state_dict())
     fast.teacher.load_state_dict(reference.teacher.state_dict())
 
@@ -124,7 +124,7 @@ def test_the_teacher_gives_the_same_features_with_its_norms_folded(tmp_path, mon
 
 def test_without_native_half_precision_the_teacher_runs_in_float32(model_cfg, monkeypatch):
     monkeypatch.setattr(teacher_precision, '_cpu_has_bfloat16', lambda: False)
-    model = MODELS.build(model_cfg)
+    model = MODELS.build(ConfigDict(model_cfg, half_teacher=True))
     model.init_weights()
     assert next(model.teacher.parameters()).dtype is torch.float32
 

@@ -27,8 +27,9 @@ class FrozenTeacher:
         checkpoint (str, optional): Path or URL, or ``'random'``.
         sources (dict[str, str]): Recorder name -> dotted module name.
         reference (bool): Leave the model as it was built. By default BN is folded into the
-            convolutions and the model runs channels_last, in half precision where the
-            machine has it; see :func:`~.teacher_precision.half_precision`.
+            convolutions and the model runs channels_last.
+        half (bool): Run it in half precision as well, where the machine has it; see
+            :func:`~.teacher_precision.half_precision`.
 
     Raises:
         ValueError: If there is no checkpoint, or a source is no module.
@@ -40,6 +41,7 @@ class FrozenTeacher:
         checkpoint: Optional[str],
         sources: dict[str, str],
         reference: bool = False,
+        half: bool = False,
     ) -> None:
         built = isinstance(teacher, BaseModel)
         if built:
@@ -54,6 +56,7 @@ class FrozenTeacher:
         self.checkpoint = checkpoint
         self.sources = sources
         self.reference = reference
+        self.half = half
         self._loaded = False
         check_sources(self.model, sources, 'teacher')
         for name, _ in list(self.model.named_children()):
@@ -114,4 +117,6 @@ class FrozenTeacher:
     def _speed_up(self) -> None:
         fold_batch_norms(self.model, kept=set(self.sources.values()))
         device = next(self.model.parameters()).device
-        self.model.to(dtype=half_precision(device), memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)
+        if self.half:
+            self.model.to(half_precision(device))
