@@ -9,7 +9,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
 from rtm_kd.benchmarks import mmrazor_cfg
-from rtm_kd.models.algorithms import frozen_teacher, teacher_precision
+from rtm_kd.models.algorithms import teacher_precision
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config
@@ -94,9 +94,58 @@ def test_the_fast_path_comes_within_a_percent_of_the_reference(model_cfg, loss):
     assert (difference / norm).sqrt() < 0.01
 
 
-def test_the_teacher_gives_the_same_features_with_its_norms_folded(tmp_path, monkeypatch):
-    """In float32, where folding is exact but for rounding; recorded norms stay."""
-    monkeypatch.setattr(frozen_teacher, 'half_precision', lambda device: torch.float32)
+def with_trained_teacher_connector(cfg):
+    pkd_norm = cfg.distiller.connectors.fpn0_t.norm_cfg
+    cfg.distiller.connectors.fpn0_t = dict(
+        type='rtm_kd.ConvModuleConnector',
+        in_channel=128,
+        out_channel=128,
+        norm_cfg=pkd_norm,
+        act_cfg=None,
+    )
+
+
+def with_two_levels_of_the_student(cfg):
+    # The student's second level taught by its third, each brought to the other's width.
+    mapping = cfg.distiller.loss_forward_mappings.loss_pkd_fpn0
+    mapping.preds_T = dict(from_student=True, recorder='fpn0', connector='fpn1_s')
+
+
+@pytest.mark.parametrize('change', [with_trained_teacher_connector, with_two_levels_of_the_student])
+def test_gradients_of_the_teachers_side_are_not_lost(model_cfg, change):
+    change(model_cfg)
+    torch.manual_seed(0)
+    reference = MODELS.build(ConfigDict(model_cfg, reference=True)).train()
+    default = MODELS.build(model_cfg).train()
+    default.load_state_dict(reference.state_dict())
+    default.teacher.load_state_dict(reference.teacher.state_dict())
+    inputs, samples = batch()
+    _, gradients = total_gradients(default, inputs, samples)
+    _, expected = total_gradients(reference, inputs, samples)
+    assert gradients.keys() == expected.keys()
+    name = 'distiller.connectors.fpn1_s.conv_module.conv.weight'
+    if change is with_trained_teacher_connector:
+        name = 'distiller.connectors.fpn0_t.conv_module.conv.weight'
+    torch.testing.assert_close(gradients[name], expected[name], rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    'half_teacher, native, dtype',
+    [
+        (False, True, torch.float32),
+        (True, True, torch.bfloat16),
+        (True, False, torch.float32),
+    ],
+)
+def test_the_teachers_precision(model_cfg, monkeypatch, half_teacher, native, dtype):
+    monkeypatch.setattr(teacher_precision, '_cpu_has_bfloat16', lambda: native)
+    model = MODELS.build(ConfigDict(model_cfg, half_teacher=half_teacher))
+    model.init_weights()
+    assert {parameter.dtype for parameter in model.teacher.parameters()} == {dtype}
+
+
+def test_the_teacher_gives_the_same_features_with_its_norms_folded(tmp_path):
+    """Exactly but for rounding; recorded norms stay."""
     cfg = load_config(_config_file(RTMDET_S, tmp_path)).model
     torch.manual_seed(0)
     model = MODELS.build(cfg)
@@ -120,13 +169,6 @@ def test_the_teacher_gives_the_same_features_with_its_norms_folded(tmp_path, mon
     norms = [n for n, m in folded.model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms == ['neck.out_layers.0.bn', 'neck.out_layers.1.bn']
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()), 'given model changed'
-
-
-def test_without_native_half_precision_the_teacher_runs_in_float32(model_cfg, monkeypatch):
-    monkeypatch.setattr(teacher_precision, '_cpu_has_bfloat16', lambda: False)
-    model = MODELS.build(ConfigDict(model_cfg, half_teacher=True))
-    model.init_weights()
-    assert next(model.teacher.parameters()).dtype is torch.float32
 
 
 def test_mmrazors_scope_key_carries_over(model_cfg):
@@ -278,6 +320,10 @@ def faulty(model_cfg, **changes):
         (
             dict(distiller__loss_forward_mappings__loss_pkd_fpn0__preds_S__recorder='fpn9'),
             '"fpn9" is not one of the student_recorders',
+        ),
+        (
+            dict(distiller__loss_forward_mappings__loss_pkd_fpn0__preds_S__record_idx=1),
+            'recorder "fpn0" has 1 record.*record_idx=1',
         ),
         (dict(architecture='mmyolo::rtmdet/rtmdet_nano.py'), 'architecture: no config.*nano'),
         (dict(architecture='nowhere/mine.py'), 'no config file "nowhere/mine.py"'),

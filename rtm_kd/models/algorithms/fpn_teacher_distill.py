@@ -90,7 +90,7 @@ class FpnTeacherDistill(BaseModel):
                 f'distiller is a {type(self.distiller).__module__} class; this algorithm needs '
                 'type="rtm_kd.ConfigurableDistiller", which takes the same arguments'
             )
-        self.distiller.reference = self.distiller.reference or reference
+        self.distiller.reference = reference
         self._teacher = FrozenTeacher(
             teacher, teacher_ckpt, self.distiller.teacher_sources, reference, half_teacher
         )

@@ -34,8 +34,6 @@ class ConfigurableDistiller(BaseModule):
             ``record_idx`` (which call of the module, default 0), ``data_idx`` (which of
             its outputs) and ``connector_idx`` (which output of the connector).
         distill_deliveries (dict, optional): Not supported.
-        reference (bool): Run connectors and losses module by module, as MMRazor does,
-            instead of PKD's norms and the divergence as one function.
         init_cfg (dict, optional): Initialisation of the connectors.
 
     Raises:
@@ -50,7 +48,6 @@ class ConfigurableDistiller(BaseModule):
         loss_forward_mappings: dict[str, dict[str, dict]],
         connectors: Optional[dict[str, Union[dict, list[dict]]]] = None,
         distill_deliveries: Optional[dict] = None,
-        reference: bool = False,
         init_cfg: Optional[dict] = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -59,7 +56,9 @@ class ConfigurableDistiller(BaseModule):
                 f'distill_deliveries {list(distill_deliveries)} are not supported here; '
                 'use mmrazor.ConfigurableDistiller with mmrazor.SingleTeacherDistill'
             )
-        self.reference = reference
+        # Whether connectors and losses run module by module, as MMRazor's do, instead of
+        # PKD's norms and the divergence as one function. The algorithm says.
+        self.reference = False
         self.student_sources = _sources(student_recorders, 'student_recorders')
         self.teacher_sources = _sources(teacher_recorders, 'teacher_recorders')
         self.connectors = nn.ModuleDict(
@@ -116,7 +115,8 @@ class ConfigurableDistiller(BaseModule):
             return None
         before, eps = {}, {}
         for argument, location in mapping.items():
-            connector = self.connectors[location['connector']] if 'connector' in location else None
+            name = location.get('connector')
+            connector = None if name is None else self.connectors[name]
             split = connector.split_norm() if hasattr(connector, 'split_norm') else None
             if split is None or not _is_pkd_norm(split[1]) or 'connector_idx' in location:
                 return None
@@ -155,6 +155,7 @@ class ConfigurableDistiller(BaseModule):
         for loss_name, mapping in self.loss_forward_mappings.items():
             arguments = {}
             for argument, location in mapping.items():
+                _check_record(student_records, teacher_records, location)
                 raw = self._feature(
                     student_records,
                     teacher_records,
@@ -235,6 +236,16 @@ def _check_known(where: str, what: str, name: str, known) -> None:
         raise UsageError(
             f'{where}: "{name}" is not one of the {what} {list(known)}'
             + near_misses(str(name), known)
+        )
+
+
+def _check_record(student_records: Records, teacher_records: Records, location: dict) -> None:
+    recorder, record_idx = location['recorder'], location.get('record_idx', 0)
+    outputs = (student_records if location['from_student'] else teacher_records)[recorder]
+    if not -len(outputs) <= record_idx < len(outputs):
+        raise UsageError(
+            f'recorder "{recorder}" has {len(outputs)} record of each image batch, one for each '
+            f'call of its module, so there is no record_idx={record_idx}'
         )
 
 

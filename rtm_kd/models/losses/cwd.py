@@ -65,8 +65,8 @@ def pkd_channel_wise_divergence(
 
     Args:
         preds_S (Tensor): Student's feature map before its norm, (N, C, H, W).
-        preds_T (Tensor): Teacher's feature map before its norm, (N, C, H, W). It gets no
-            gradient.
+        preds_T (Tensor): Teacher's feature map before its norm, (N, C, H, W). Where it needs
+            a gradient, both are computed one after the other, by autograd.
         tau (float): Temperature.
         eps_S (float): Added to the student's variance.
         eps_T (float): Added to the teacher's variance.
@@ -78,6 +78,12 @@ def pkd_channel_wise_divergence(
         ValueError: If the shapes differ or are not (N, C, H, W).
     """
     _check_shapes(preds_S, preds_T)
+    if preds_T.requires_grad and torch.is_grad_enabled():
+        return channel_wise_divergence(
+            F.batch_norm(preds_S.float(), None, None, training=True, eps=eps_S),
+            F.batch_norm(preds_T.float(), None, None, training=True, eps=eps_T),
+            tau,
+        )
     return _PkdChannelWiseDivergence.apply(preds_S, preds_T, tau, eps_S, eps_T)
 
 
