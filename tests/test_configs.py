@@ -157,6 +157,13 @@ def test_an_option_that_nothing_reads_is_refused(kd_config, options, message):
         load_config(kd_config, options)
 
 
+def test_a_base_that_is_missing_is_named(tmp_path):
+    config = tmp_path / 'own.py'
+    config.write_text("_base_ = './elsewhere.py'\n")
+    with pytest.raises(ValueError, match=r'own\.py.*elsewhere\.py'):
+        load_config(str(config))
+
+
 def test_reading_a_config_leaves_mmengine_as_it_was(kd_config):
     load_config(kd_config, dict(max_epochs=5))
     assert Config.fromfile(kd_config).max_epochs == 32

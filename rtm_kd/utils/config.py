@@ -45,8 +45,8 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
     try:
         with _assigned({k: v for k, v in options.items() if '.' not in k}):
             cfg = Config.fromfile(filename)
-    except SyntaxError as error:
-        raise UsageError(f'{filename} is not a valid config: {error}') from error
+    except (SyntaxError, FileNotFoundError) as error:
+        raise UsageError(f"the config {filename} can't be read: {error}") from error
     known = {*cfg, *inspect.signature(Runner.__init__).parameters, *_EXTRA_KEYS}
     for name in options:
         top = name.split('.')[0]

@@ -40,7 +40,9 @@ def report_usage_errors() -> Iterator[None]:
 
 def _unregistered(error: KeyError) -> 'str | None':
     """Put MMEngine's KeyError for a type that no registry knows into one sentence."""
-    match = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', str(error.args[0]))
+    match = re.match(
+        r'(\S+) is not in the (\S+)::(.+?) registry', str(error.args[0]) if error.args else ''
+    )
     if match is None:
         return None
     name, scope, registry_name = match.groups()

@@ -115,6 +115,15 @@ def test_refuses_an_epoch_past_the_last(kd_config, options, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+def test_refuses_a_model_that_does_not_distil(plain_config, options, tmp_path):
+    options.pop('teacher_ckpt')
+    config = tmp_path / 'own.py'
+    hooks = [dict(type='rtm_kd.DistillationLossDetachHook', detach_epoch=1)]
+    config.write_text(f'_base_ = {plain_config!r}\ncustom_hooks = {hooks}\n')
+    with pytest.raises(ValueError, match='YOLODetector does not distil'):
+        train(str(config), work_dir=str(tmp_path / 'run'), cfg_options=options)
+
+
 def test_distilling_to_the_end_is_allowed(kd_config, options, tmp_path, teacher_runs):
     options.update(max_epochs=1, num_epochs_stage2=0)
     train(kd_config, work_dir=str(tmp_path), cfg_options=options)

@@ -3,6 +3,7 @@ from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmrazor.registry import HOOKS as MMRAZOR_HOOKS
+from torch import nn
 
 from rtm_kd.registry import HOOKS
 from rtm_kd.utils.errors import UsageError
@@ -35,6 +36,12 @@ class DistillationLossDetachHook(Hook):
         self.detach_epoch = detach_epoch
 
     def before_train(self, runner: Runner) -> None:
+        model = _unwrapped(runner.model)
+        if not hasattr(model, 'distillation_stopped'):
+            raise UsageError(
+                f'a {type(model).__name__} does not distil, so DistillationLossDetachHook has '
+                'nothing to end; take it out of custom_hooks'
+            )
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise UsageError(
                 'DistillationLossDetachHook counts epochs, and this run has a '
@@ -47,7 +54,7 @@ class DistillationLossDetachHook(Hook):
             )
 
     def before_train_epoch(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _unwrapped(runner.model)
         if runner.epoch < self.detach_epoch or model.distillation_stopped:
             return
         model.distillation_stopped = True
@@ -56,6 +63,10 @@ class DistillationLossDetachHook(Hook):
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
         _forget_distillation_losses(runner.message_hub)
         runner.logger.info(f'Epoch {runner.epoch + 1}: distillation has ended, teacher detached')
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 def _forget_distillation_losses(message_hub: MessageHub) -> None:
