@@ -8,6 +8,7 @@ Examples:
 import argparse
 import json
 import os
+import statistics
 from pathlib import Path
 
 device = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -95,7 +96,12 @@ def main() -> None:
         with report_usage_errors():
             report = fast_path_error(args.config, args.error, args.cfg_options)
         for name, error in report.items():
-            print(f'{name}: loss {error["loss"]:.2e}, gradient {error["gradient"]:.2e}')
+            figures = [
+                f'{key} mean {statistics.mean(values):.1e}, '
+                f'median {statistics.median(values):.1e}, largest {max(values):.1e}'
+                for key, values in error.items()
+            ]
+            print(f'{name}: ' + '; '.join(figures))
         return
     with report_usage_errors():
         if args.device == 'cuda' and not torch.cuda.is_available():

@@ -63,7 +63,9 @@ def benchmark(
     """
     unknown = [name for name in variants if name not in VARIANTS]
     if unknown or 'plain' not in variants:
-        raise UsageError(f'variants must be "plain" and others of {list(VARIANTS)}, got {unknown}')
+        raise UsageError(
+            f'variants must be "plain" and others of {list(VARIANTS)}, got {list(variants)}'
+        )
     options = dict(teacher_ckpt='random', img_scale=[size, size], train_batch_size_per_gpu=batch)
     base = load_config(config, options)
     with tempfile.TemporaryDirectory() as folder:
