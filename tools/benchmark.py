@@ -47,7 +47,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=4, help='images of a step')
     parser.add_argument('--steps', type=int, default=10, help='steps counted, of each variant')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision, for all')
-    parser.add_argument('--workers', type=int, default=0, help='processes that load data')
+    parser.add_argument(
+        '--preloaded', action='store_true', help='leave the loading of data out of the step'
+    )
     parser.add_argument('--threads', type=int, help='threads of torch, default: its own choice')
     parser.add_argument(
         '--variants', nargs='+', metavar='NAME', help='of those that it names, default: all'
@@ -117,7 +119,7 @@ def main() -> None:
             batch=args.batch,
             steps=args.steps,
             amp=args.amp,
-            workers=args.workers,
+            preloaded=args.preloaded,
             variants=tuple(args.variants or VARIANTS),
             data_root=data_root,
         )

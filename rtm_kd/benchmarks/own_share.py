@@ -42,8 +42,6 @@ def own_share(
     }
     # Each in the memory format in which its models hand them over.
     formats = dict(mmrazor=torch.contiguous_format, rtm_kd=torch.channels_last)
-    if device == 'cuda':
-        formats['rtm_kd'] = torch.contiguous_format
     sides = {}
     norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
     for scope in formats:

@@ -59,7 +59,7 @@ def mmrazor_cfg(model: ConfigDict) -> ConfigDict:
     return ConfigDict(cfg)
 
 
-def shorten(cfg: Config, work_dir: str, workers: int, data_root: Optional[str]) -> None:
+def shorten(cfg: Config, work_dir: str, data_root: Optional[str]) -> None:
     """Leave the training steps of a config, and nothing that a step does not need."""
     cfg.work_dir = work_dir
     # MMEngine shares a message hub and a visualizer among the runs of one name.
@@ -71,8 +71,8 @@ def shorten(cfg: Config, work_dir: str, workers: int, data_root: Optional[str]) 
     cfg.randomness = dict(seed=0)
     cfg.log_level = 'ERROR'
     loader = cfg.train_dataloader
-    loader.num_workers = workers
-    loader.persistent_workers = workers > 0
+    loader.num_workers = 0
+    loader.persistent_workers = False
     if data_root is not None:
         loader.dataset = dict(
             type='rtm_kd.DrawnDataset',

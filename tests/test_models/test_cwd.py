@@ -48,14 +48,17 @@ def test_refuses_a_temperature_of_zero_or_less(tau):
         ChannelWiseDivergence(tau=tau)
 
 
+@pytest.mark.parametrize('device', ['cpu', *(['cuda'] if torch.cuda.is_available() else [])])
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('piece', [1, 2**20])
 @pytest.mark.parametrize('tau', [0.5, 2.0])
-def test_fused_with_pkds_norm_equals_norm_then_divergence(memory_format, piece, tau, monkeypatch):
-    monkeypatch.setitem(cwd._PkdChannelWiseDivergence._PIECE, 'cpu', piece)
+def test_fused_with_pkds_norm_equals_norm_then_divergence(
+    device, memory_format, piece, tau, monkeypatch
+):
+    monkeypatch.setitem(cwd._PkdChannelWiseDivergence._PIECE, device, piece)
     torch.manual_seed(0)
-    student = (torch.randn(5, 7, 9, 11) * 3 + 4).to(memory_format=memory_format)
-    teacher = torch.randn(5, 7, 9, 11) * 0.2 - 1
+    student = (torch.randn(5, 7, 9, 11) * 3 + 4).to(device, memory_format=memory_format)
+    teacher = torch.randn(5, 7, 9, 11).to(device) * 0.2 - 1
 
     S = student.clone(memory_format=torch.preserve_format).requires_grad_()
     loss = pkd_channel_wise_divergence(S, teacher, tau, eps_S=1e-5, eps_T=1e-3)
@@ -78,7 +81,8 @@ def test_fused_keeps_one_tensor_for_the_backward_pass():
     S, T = torch.randn(2, 4, 8, 8, 8).unbind()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         pkd_channel_wise_divergence(S.requires_grad_(), T)
-    assert sum(tensor.numel() for tensor in kept) == S.numel()
+    factors = S.shape[1]
+    assert sum(tensor.numel() for tensor in kept) <= S.numel() + factors
 
 
 def test_fused_takes_half_precision_features():
@@ -94,5 +98,5 @@ def test_fused_gradients_of_half_precision_survive_under_a_loss_scale():
     S, half = S.half().float().requires_grad_(), S.half().requires_grad_()
     (65536 * pkd_channel_wise_divergence(half, T)).backward()
     (65536 * pkd_channel_wise_divergence(S, T)).backward()
-    torch.testing.assert_close(half.grad.float(), S.grad, rtol=1e-3, atol=1e-6)
+    assert (half.grad.float() - S.grad).norm() < 1e-3 * S.grad.norm()
     assert (half.grad != 0).float().mean() > 0.99

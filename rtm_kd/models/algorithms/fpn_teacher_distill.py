@@ -1,7 +1,6 @@
 from typing import Optional, Union
 
 import torch
-from mmengine.device import get_device
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -39,8 +38,8 @@ class FpnTeacherDistill(BaseModel):
         data_preprocessor (dict | nn.Module, optional): Defaults to the student's.
         reference (bool): Do MMRazor's arithmetic exactly. By default a faster one runs, of
             which docs/performance.md says how close it comes: a teacher with folded BN, the
-            norms and the divergence as one function, and on the CPU the channels_last memory
-            format. Defaults to False.
+            norms and the divergence as one function, and the channels_last memory format.
+            Defaults to False.
         half_teacher (bool): Run the teacher in half precision where the machine has it. The
             fastest, but not shown to teach as well. Defaults to False.
         module_inplace (bool): Whether the student's activations may work in place, on
@@ -94,8 +93,7 @@ class FpnTeacherDistill(BaseModel):
         self._teacher = FrozenTeacher(
             teacher, teacher_ckpt, self.distiller.teacher_sources, reference, half_teacher
         )
-        # On a processor the convolutions run faster so; on a GPU the student stays as it is.
-        self._channels_last = not reference and get_device() == 'cpu'
+        self._channels_last = not reference
         if self._channels_last:
             student.to(memory_format=torch.channels_last)
         if not module_inplace:

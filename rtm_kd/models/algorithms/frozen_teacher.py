@@ -9,7 +9,7 @@ from rtm_kd.utils.errors import UsageError
 
 from ..distillers.recorder import Records, check_sources, record_outputs
 from .detector import build_detector
-from .teacher_precision import fold_batch_norms, half_precision
+from .teacher_precision import autocast_dtype, fold_batch_norms, half_precision
 
 RANDOM = 'random'
 _PARTS = ('backbone', 'neck')
@@ -87,7 +87,11 @@ class FrozenTeacher:
         if loading:
             self.load()
         if not self.reference:
-            dtype = next(self.model.parameters()).dtype
+            weight = next(self.model.parameters())
+            dtype = autocast_dtype(weight.device) or weight.dtype
+            if dtype is not weight.dtype:
+                # Once, instead of mixed precision's cast of every weight at every step.
+                self.model.to(dtype)
             batch_inputs = batch_inputs.to(dtype, memory_format=torch.channels_last)
         with record_outputs(self.model, self.sources) as records:
             self.model.extract_feat(batch_inputs)

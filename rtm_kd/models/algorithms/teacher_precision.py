@@ -1,4 +1,5 @@
 import functools
+from typing import Optional
 
 import torch
 from mmcv.cnn import ConvModule
@@ -41,6 +42,16 @@ def half_precision(device: torch.device) -> torch.dtype:
         return torch.bfloat16
     _log_once(f'the teacher runs in float32: no native half precision on this {device.type}')
     return torch.float32
+
+
+def autocast_dtype(device: torch.device) -> Optional[torch.dtype]:
+    """Return the dtype of the mixed precision that is on for the device, None if it is off."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        on = torch.is_autocast_enabled(device.type)
+        return torch.get_autocast_dtype(device.type) if on else None
+    if device.type == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
 @functools.cache

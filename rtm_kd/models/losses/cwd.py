@@ -60,8 +60,8 @@ def pkd_channel_wise_divergence(
               \left( g - \hat z^S \, \overline{g \hat z^S} \right)
 
     where the bar is the mean over batch and positions. Both are computed at once, in
-    float32, a few images at a time: one tensor of the size of ``preds_S`` is kept for the
-    backward pass, in float32, and none of the teacher's.
+    float32, a few images at a time: one tensor of the size and precision of ``preds_S`` is
+    kept for the backward pass, and none of the teacher's.
 
     Args:
         preds_S (Tensor): Student's feature map before its norm, (N, C, H, W).
@@ -89,76 +89,92 @@ def pkd_channel_wise_divergence(
 
 class _PkdChannelWiseDivergence(torch.autograd.Function):
     # Elements of a piece, one image at least: a processor keeps 1 MB in its cache, a GPU
-    # wants more at once.
-    _PIECE = {'cpu': 2**18, 'cuda': 2**25}
+    # wants enough to be busy and no more memory than that.
+    _PIECE = {'cpu': 2**18, 'cuda': 2**22}
 
     @staticmethod
     def forward(ctx, preds_S, preds_T, tau, eps_S, eps_T):
         N, C, H, W = preds_S.shape
-        # (N, HW, C) where the channels lie together in memory, else (N, C, HW).
-        if preds_S.is_contiguous(memory_format=torch.channels_last):
-            z_S, z_T = (z.permute(0, 2, 3, 1).reshape(N, H * W, C) for z in (preds_S, preds_T))
-            channel, position = 2, 1
-        else:
-            z_S, z_T = (z.reshape(N, C, H * W) for z in (preds_S, preds_T))
-            channel, position = 1, 2
-        size = max(1, _PkdChannelWiseDivergence._PIECE.get(z_S.device.type, 2**25) // (C * H * W))
+        # (N, HW, C) where a processor finds the channels together in memory, else (N, C, HW):
+        # a GPU's softmax is slow over positions that lie apart.
+        channels_inner = not preds_S.is_cuda and preds_S.is_contiguous(
+            memory_format=torch.channels_last
+        )
+        z_S, z_T = preds_S.flatten(2), preds_T.flatten(2)
+        if channels_inner:
+            z_S, z_T = z_S.transpose(1, 2), z_T.transpose(1, 2)
+        position = 1 if channels_inner else 2
+        size = max(1, _PkdChannelWiseDivergence._PIECE.get(z_S.device.type, 2**22) // (C * H * W))
         pieces = [slice(start, start + size) for start in range(0, N, size)]
-        mean_S, var_S = _moments(z_S, pieces, (0, position))
-        _, var_T = _moments(z_T, pieces, (0, position))
-        scale_S = (var_S + eps_S).rsqrt()
-        scale_T = (var_T + eps_T).rsqrt()
+        if preds_S.is_cuda:
+            mean_S, scale_S = _mean_and_scale_on_gpu(preds_S, eps_S)
+            _, scale_T = _mean_and_scale_on_gpu(preds_T, eps_T)
+        else:
+            mean_S, scale_S = _mean_and_scale(z_S, pieces, position, eps_S)
+            _, scale_T = _mean_and_scale(z_T, pieces, position, eps_T)
 
         keep = ctx.needs_input_grad[0]
-        # In float32: times the scale of mixed precision it fits a half, before that it does not.
-        gradient = torch.empty_like(z_S, dtype=torch.float32) if keep else None
+        # The gradient times what brings it near one, so that it also fits a half: a softmax
+        # is about one over the number of positions.
+        gradient = torch.empty_like(z_S) if keep else None
         # Sum over batch and positions of g * z: less the mean's share, which is zero.
         correlation = torch.zeros_like(mean_S)
         divergence = mean_S.new_zeros(())
         for piece in pieces:
-            z = z_S[piece].float()
+            z = _as_float32(z_S[piece])
             log_phi_S = F.log_softmax(z * (scale_S / tau), dim=position)
-            log_phi_T = F.log_softmax(z_T[piece].float() * (scale_T / tau), dim=position)
+            log_phi_T = F.log_softmax(_as_float32(z_T[piece]) * (scale_T / tau), dim=position)
             phi_T = log_phi_T.exp()
             divergence += torch.sum(phi_T * log_phi_T.sub_(log_phi_S))
             if keep:
                 g = log_phi_S.exp_().sub_(phi_T)
                 correlation += torch.sum(g * z, dim=(0, position), keepdim=True)
-                gradient[piece] = g
+                gradient[piece] = g.mul_(H * W)
         if keep:
-            slope = correlation * scale_S**2 / (N * H * W)
-            factor = scale_S * (tau / (N * C))
+            slope = correlation * scale_S**2 / N
             for piece in pieces:
-                z = z_S[piece].float().sub_(mean_S).mul_(slope)
-                gradient[piece].sub_(z).mul_(factor)
-            gradient = (
-                gradient.reshape(N, H, W, C).permute(0, 3, 1, 2)
-                if channel == 2
-                else gradient.reshape(N, C, H, W)
-            )
-            ctx.save_for_backward(gradient)
-            ctx.dtype = preds_S.dtype
+                gradient[piece] -= z_S[piece].float().sub_(mean_S).mul_(slope)
+            ctx.save_for_backward(gradient, scale_S * (tau / (N * C * H * W)))
+            ctx.shape, ctx.channels_inner = preds_S.shape, channels_inner
         return divergence * (tau**2 / (C * N))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
-        (gradient,) = ctx.saved_tensors
-        return (gradient * grad_output).to(ctx.dtype), None, None, None, None
+        gradient, factor = ctx.saved_tensors
+        # In float32: times the scale of mixed precision it fits a half, before that it does not.
+        gradient = (gradient * (factor * grad_output)).to(gradient.dtype)
+        if ctx.channels_inner:
+            gradient = gradient.transpose(1, 2)
+        return gradient.reshape(ctx.shape), None, None, None, None
 
 
-def _moments(
-    z: torch.Tensor, pieces: list[slice], dims: tuple[int, int]
+def _as_float32(z: torch.Tensor) -> torch.Tensor:
+    """In float32, and on a GPU with the positions together in memory."""
+    return torch.empty(z.shape, device=z.device).copy_(z) if z.is_cuda else z.float()
+
+
+def _mean_and_scale(
+    z: torch.Tensor, pieces: list[slice], position: int, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance over batch and positions, in float32.
+    """Mean and 1 / sqrt(variance + eps) of each channel, in float32.
 
     Two passes of plain sums: several times faster on a processor than torch.var_mean, and
     as safe where the mean is large.
     """
-    count = z.shape[dims[0]] * z.shape[dims[1]]
+    dims = (0, position)
+    count = z.shape[0] * z.shape[position]
     mean = sum(z[piece].float().sum(dims, keepdim=True) for piece in pieces) / count
     squares = (z[piece].float().sub(mean).square_() for piece in pieces)
-    return mean, sum(part.sum(dims, keepdim=True) for part in squares) / count
+    var = sum(part.sum(dims, keepdim=True) for part in squares) / count
+    return mean, (var + eps).rsqrt()
+
+
+def _mean_and_scale_on_gpu(preds: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same by the kernel of torch's SyncBatchNorm, fast in either memory format."""
+    if not preds.is_contiguous(memory_format=torch.channels_last):
+        preds = preds.contiguous()
+    return tuple(value.view(1, -1, 1) for value in torch.batch_norm_stats(preds, eps))
 
 
 def _check_shapes(preds_S: torch.Tensor, preds_T: torch.Tensor) -> None:
