@@ -52,7 +52,7 @@ def start_up(
         commands = {}
         for name in ('plain', 'mmrazor', 'rtm_kd'):
             cfg = variant(name, copy.deepcopy(base))
-            shorten(cfg, os.path.join(folder, name), 0, data_root)
+            shorten(cfg, os.path.join(folder, name), data_root)
             cfg.train_cfg.type = 'EpochBasedTrainLoop'
             cfg.default_hooks.logger.interval = 1
             cfg.log_level = 'INFO'
