@@ -4,9 +4,23 @@ One module per fault. Each says which versions it is for and when it can go,
 imports nothing of :mod:`rtm_kd`, and changes nothing where its fault is absent.
 """
 
-from . import checkpoint_load, collate_scope, cpu_distributed, mmcv_ext, mmrazor_quantization
+from . import (
+    checkpoint_load,
+    checkpoint_save,
+    collate_scope,
+    cpu_distributed,
+    mmcv_ext,
+    mmrazor_quantization,
+)
 
-_FIXES = (mmcv_ext, mmrazor_quantization, checkpoint_load, cpu_distributed, collate_scope)
+_FIXES = (
+    mmcv_ext,
+    mmrazor_quantization,
+    checkpoint_load,
+    checkpoint_save,
+    cpu_distributed,
+    collate_scope,
+)
 
 
 def enable() -> None:

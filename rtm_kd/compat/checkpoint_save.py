@@ -1,0 +1,90 @@
+"""Checkpoints that a kill or a full disk can not spoil.
+
+For: mmengine <= 0.10.7.
+Fault: MMEngine writes a file in its place, so that a kill while it writes leaves half of it;
+and its ``CheckpointHook`` deletes the oldest checkpoint before it has written the newest,
+with ``max_keep_ckpts=1`` the only one.
+Here: a file is written beside its place and renamed when it is whole and on the disk, and
+``CheckpointHook`` deletes after it has written.
+Can go: when MMEngine does the same.
+"""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any, Union
+
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
+
+_WRITING = '.part'
+
+
+def _put(self: LocalBackend, obj: bytes, filepath: Union[str, Path]) -> None:
+    target = os.path.abspath(filepath)
+    part = target + _WRITING
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    try:
+        with open(part, 'wb') as file:
+            file.write(obj)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except OSError as error:
+        if os.path.exists(part):
+            os.remove(part)
+        raise OSError(
+            error.errno,
+            f"can't be written ({error.strerror}); what stood there before stays as it was",
+            target,
+        ) from error
+
+
+def _put_text(
+    self: LocalBackend, obj: str, filepath: Union[str, Path], encoding: str = 'utf-8'
+) -> None:
+    _put(self, obj.encode(encoding), filepath)
+
+
+class _DeletesLater:
+    """A file backend that keeps its deletions in mind until :meth:`delete`."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.deletions = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, path: str) -> None:
+        self.deletions.append((self.backend.remove, path))
+
+    def rmtree(self, path: str) -> None:
+        self.deletions.append((self.backend.rmtree, path))
+
+    def delete(self) -> None:
+        for function, path in self.deletions:
+            function(path)
+
+
+def _deletes_last(save: Any) -> Any:
+    @functools.wraps(save)
+    def saves_first(self: CheckpointHook, *args, **kwargs) -> None:
+        backend = self.file_backend
+        self.file_backend = later = _DeletesLater(backend)
+        try:
+            save(self, *args, **kwargs)
+        finally:
+            self.file_backend = backend
+        later.delete()
+
+    return saves_first
+
+
+def enable() -> None:
+    if LocalBackend.put is _put:
+        return
+    LocalBackend.put = _put
+    LocalBackend.put_text = _put_text
+    for name in ('_save_checkpoint_with_step', '_save_best_checkpoint'):
+        setattr(CheckpointHook, name, _deletes_last(getattr(CheckpointHook, name)))

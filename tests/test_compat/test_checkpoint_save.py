@@ -1,0 +1,92 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
+
+from rtm_kd.apis import train
+from rtm_kd.compat import checkpoint_save
+
+
+def test_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
+    target = tmp_path / 'epoch_1.pth'
+    target.write_bytes(b'old')
+    # Killed between the last byte and the rename.
+    program = f"""
+import os, signal
+import rtm_kd
+from mmengine.fileio import LocalBackend
+os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
+LocalBackend().put(b'new', {str(target)!r})
+"""
+    killed = subprocess.run([sys.executable, '-W', 'ignore', '-c', program], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert target.read_bytes() == b'old'
+
+    LocalBackend().put(b'new', target)
+    assert target.read_bytes() == b'new'
+    assert os.listdir(tmp_path) == ['epoch_1.pth']
+
+
+def test_a_full_disk_leaves_the_old_file_and_says_which(tmp_path, monkeypatch):
+    target = tmp_path / 'epoch_1.pth'
+    target.write_bytes(b'old')
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match=r"can't be written \(No space left.*epoch_1\.pth"):
+        LocalBackend().put(b'new', target)
+    assert target.read_bytes() == b'old'
+    assert os.listdir(tmp_path) == ['epoch_1.pth']
+
+
+def test_text_is_written_too(tmp_path):
+    LocalBackend().put_text('grün', tmp_path / 'new' / 'a.txt')
+    assert (tmp_path / 'new' / 'a.txt').read_text(encoding='utf-8') == 'grün'
+
+
+def test_the_only_checkpoint_is_deleted_after_the_next_is_written(
+    plain_config, options, tmp_path, monkeypatch
+):
+    """With max_keep_ckpts=1; and the best one the same."""
+    options.pop('teacher_ckpt')
+    options.update({'max_epochs': 2, 'val_interval': 1, 'val_interval_stage2': 1})
+    options.update({'default_hooks.checkpoint.max_keep_ckpts': 1})
+    options.update({'default_hooks.checkpoint.save_best': 'coco/bbox_mAP'})
+    # So that the second epoch is the best again.
+    monkeypatch.setattr(
+        CheckpointHook, 'rule_map', {**CheckpointHook.rule_map, 'greater': lambda x, y: True}
+    )
+    seen = []
+
+    def put(self, obj, filepath):
+        if str(filepath).endswith('.pth'):
+            there = sorted(path.name for path in tmp_path.glob('*.pth'))
+            seen.append((os.path.basename(filepath), there))
+        checkpoint_save._put(self, obj, filepath)
+
+    monkeypatch.setattr(LocalBackend, 'put', put)
+    train(plain_config, work_dir=str(tmp_path), cfg_options=options)
+
+    first, best = 'epoch_1.pth', 'best_coco_bbox_mAP_epoch_1.pth'
+    # MMEngine writes an epoch's checkpoint again once it is the best.
+    assert seen == [
+        ('epoch_1.pth', []),
+        (best, [first]),
+        (first, [best, first]),
+        ('epoch_2.pth', [best, first]),
+        ('best_coco_bbox_mAP_epoch_2.pth', [best, 'epoch_2.pth']),
+        ('epoch_2.pth', [best, 'best_coco_bbox_mAP_epoch_2.pth', 'epoch_2.pth']),
+    ]
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == [
+        'best_coco_bbox_mAP_epoch_2.pth',
+        'epoch_2.pth',
+    ]
+    assert torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['meta']['epoch'] == 2
