@@ -1,4 +1,6 @@
 import os
+import pickle
+import re
 from pathlib import Path
 from typing import Any, Optional
 from urllib.error import URLError
@@ -6,9 +8,23 @@ from urllib.error import URLError
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from rtm_kd.compat.checkpoint_load import check_hash
+
 from .errors import UsageError
 
 STUDENT_PREFIX = 'architecture.'
+# A file that OpenMMLab published: <date>_<time>-<hash>.pth
+_PUBLISHED = re.compile(r'_\d{8}_\d{6}-[0-9a-f]{8}\.pth$')
+# Names in the neck of MMDetection's RTMDet -> MMYOLO's, in which neck.<name> begins.
+_MMDET_NECK = {
+    'reduce_layers.0': 'reduce_layers.2',
+    'reduce_layers.1': 'top_down_layers.0.1',
+    'top_down_blocks.0': 'top_down_layers.0.0',
+    'top_down_blocks.1': 'top_down_layers.1',
+    'downsamples': 'downsample_layers',
+    'bottom_up_blocks': 'bottom_up_layers',
+    'out_convs': 'out_layers',
+}
 
 
 def read_checkpoint(checkpoint: str) -> dict[str, Any]:
@@ -26,12 +42,16 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     if '://' not in checkpoint and not os.path.isfile(checkpoint):
         raise UsageError(f'there is no checkpoint file {checkpoint}')
     try:
+        if _PUBLISHED.search(checkpoint) and '://' not in checkpoint:
+            check_hash(checkpoint, os.path.basename(checkpoint))
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     except URLError as error:
         raise UsageError(
             f"the checkpoint {checkpoint} can't be downloaded ({error.reason}); "
             'download it where there is a network and give the path of the file'
         ) from error
+    except pickle.UnpicklingError as error:
+        raise UsageError(str(error)) from error
     except Exception as error:  # what torch raises on a foreign file differs by file and version
         reason = str(error).strip().split('\n')[0]
         raise UsageError(f"{checkpoint} can't be read as a checkpoint ({reason})") from error
@@ -56,6 +76,26 @@ def student_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.T
         for name, value in state_dict.items()
         if name.startswith(STUDENT_PREFIX)
     } or state_dict
+
+
+def from_mmdet_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of an RTMDet of MMDetection under MMYOLO's names, others as they are.
+
+    Backbone and neck are the same modules in both; MMYOLO names those of the neck in another
+    way, and its head's with ``head_module``.
+    """
+    if not any(name.startswith('neck.top_down_blocks.') for name in state_dict):
+        return state_dict
+    renamed = {}
+    for name, tensor in state_dict.items():
+        for old, new in _MMDET_NECK.items():
+            if name.startswith(f'neck.{old}.'):
+                name = f'neck.{new}.' + name[len(f'neck.{old}.') :]
+                break
+        else:
+            name = re.sub(r'^bbox_head\.', 'bbox_head.head_module.', name)
+        renamed[name] = tensor
+    return renamed
 
 
 def check_state_dict(
@@ -87,8 +127,29 @@ def check_state_dict(
         more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
         raise UsageError(
             f'the checkpoint {checkpoint} does not fit {model}: '
-            f'{"; ".join(faults[:3])}{more}; is it of another size or another model?'
+            f'{"; ".join(faults[:3])}{more}; {_guess(state_dict, expected)}'
         )
+
+
+def _guess(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str:
+    """Say in a few words why a checkpoint may not fit."""
+    if any(name.startswith(STUDENT_PREFIX) for name in state_dict):
+        return (
+            'it is the checkpoint of a distillation, whose student '
+            'tools/model_converters/convert_kd_ckpt_to_student.py takes out'
+        )
+    shared = [name for name in expected if name in state_dict]
+    if len(shared) < len(expected) / 10:
+        return 'it is of another model'
+    widths = [
+        (state_dict[name].shape[0], expected[name].shape[0])
+        for name in shared
+        if state_dict[name].dim() and expected[name].dim()
+    ]
+    wider = next(((has, needs) for has, needs in widths if has != needs), None)
+    if wider is not None:
+        return f'it is of another size: its first layers have {wider[0]} channels, not {wider[1]}'
+    return 'it is of another depth, or parts of it are missing'
 
 
 def convert_to_student(

@@ -5,7 +5,9 @@ import weakref
 import mmrazor.models  # noqa: F401, registers the classes compared with
 import pytest
 import torch
+from mmdet.registry import MODELS as DET_MODELS
 from mmengine.config import ConfigDict
+from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 
 from rtm_kd.benchmarks import mmrazor_cfg
@@ -360,6 +362,14 @@ def drop_one(weights):
     return weights
 
 
+def of_a_distillation(weights):
+    return {f'architecture.{name}': value for name, value in weights.items()}
+
+
+def shallow(weights):
+    return {name: value for name, value in weights.items() if '.blocks.1.' not in name}
+
+
 def without_neck(weights):
     return {name: value for name, value in weights.items() if not name.startswith('neck.')}
 
@@ -367,7 +377,10 @@ def without_neck(weights):
 @pytest.mark.parametrize(
     'base, change, message',
     [
-        (RTMDET_TINY, lambda w: w, r'backbone\S+ is \(.*expected \(.*more; is it of another size'),
+        (RTMDET_TINY, lambda w: w, r'backbone\S+ is \(.*expected \(.*more; it is of another size'),
+        (RTMDET_S, shallow, r'backbone\S+ is missing.*; it is of another depth'),
+        (RTMDET_S, of_a_distillation, r'checkpoint of a distillation.*convert_kd_ckpt'),
+        (RTMDET_S, lambda w: {'fc.weight': torch.ones(1)}, 'it is of another model'),
         (RTMDET_S, drop_one, 'neck.out_layers.0.conv.weight is missing'),
         (RTMDET_S, without_neck, r'neck\.\S+ is missing'),
         (RTMDET_S, lambda w: {**w, 'neck.extra': torch.ones(1)}, 'neck.extra is unexpected'),
@@ -379,6 +392,47 @@ def test_a_teacher_that_does_not_fit_is_refused(model_cfg, tmp_path, base, chang
     model = MODELS.build(model_cfg)
     with pytest.raises(ValueError, match=message):
         model.init_weights()
+
+
+def test_mmdetections_checkpoint_teaches_as_in_mmdetection(model_cfg, tmp_path):
+    cfg = get_config('mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py').model
+    cfg.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        teacher = DET_MODELS.build(cfg).eval()
+    model_cfg.teacher_ckpt = str(tmp_path / 'teacher.pth')
+    torch.save(dict(meta={}, state_dict=teacher.state_dict()), model_cfg.teacher_ckpt)
+    model = MODELS.build(ConfigDict(model_cfg, reference=True))
+    model.init_weights()
+
+    images, _ = batch()
+    expected = teacher.extract_feat(images)
+    for feature, own in zip(expected, model.teacher.extract_feat(images)):
+        torch.testing.assert_close(own, feature)
+
+
+@pytest.mark.parametrize(
+    'value, message', [(float('nan'), 'infinite or no numbers'), (0.0, '0 everywhere')]
+)
+def test_a_teacher_whose_features_say_nothing_is_refused(model_cfg, tmp_path, value, message):
+    def dead(weights):
+        weights['neck.out_layers.1.conv.weight'].fill_(value)
+        return weights
+
+    cfg = load_config(_config_file(RTMDET_S, tmp_path)).model
+    model_cfg.teacher_ckpt = save_teacher(tmp_path / 'teacher.pth', cfg, dead)
+    model = MODELS.build(model_cfg)
+    model.init_weights()
+    with pytest.raises(
+        ValueError, match=rf'"neck\.out_layers\.1\.conv" gives {message}.*teacher\.pth'
+    ):
+        model(*batch(), mode='loss')
+
+
+def test_a_published_file_whose_content_is_another_is_refused(model_cfg, tmp_path):
+    path = tmp_path / 'rtmdet_s_20221230_182329-0a8c901a.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(1))), path)
+    with pytest.raises(ValueError, match=r'SHA-256 begins with \w+, its name says 0a8c901a'):
+        MODELS.build(faulty(model_cfg, teacher_ckpt=str(path))).init_weights()
 
 
 @pytest.mark.parametrize('content', [b'not a checkpoint', b'', b'PK\x03\x04broken'])

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from rtm_kd.apis import test as run_test
 from rtm_kd.apis import train
+from rtm_kd.compat.checkpoint_load import load
 from rtm_kd.utils import report_usage_errors
 from rtm_kd.utils.checkpoint import convert_to_student
 
@@ -89,7 +90,7 @@ def test_test_saves_predictions_and_pictures(distilled, kd_config, options, tmp_
 
 
 def test_the_distillation_checkpoint_holds_no_teacher(distilled):
-    checkpoint = torch.load(distilled / 'epoch_1.pth')
+    checkpoint = load(distilled / 'epoch_1.pth')
     for part in ('state_dict', 'ema_state_dict'):
         assert checkpoint[part]
         assert not any('teacher' in name for name in checkpoint[part])
@@ -116,7 +117,7 @@ def test_a_converted_student_loads_strictly_under_mmyolos_own_config(
 
 
 def test_a_checkpoint_that_mmrazor_wrote_is_converted_too(distilled, tmp_path):
-    checkpoint = torch.load(distilled / 'epoch_3.pth')
+    checkpoint = load(distilled / 'epoch_3.pth')
     for name in [n for n in checkpoint['state_dict'] if n.startswith('architecture.')]:
         teacher = name.replace('architecture.', 'teacher.')
         checkpoint['state_dict'][teacher] = torch.zeros(1)

@@ -4,7 +4,12 @@ from typing import Optional, Union
 import torch
 from mmengine.model import BaseModel
 
-from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint
+from rtm_kd.utils.checkpoint import (
+    STUDENT_PREFIX,
+    check_state_dict,
+    from_mmdet_names,
+    read_checkpoint,
+)
 from rtm_kd.utils.errors import UsageError
 
 from ..distillers.recorder import Records, check_sources, record_outputs
@@ -58,6 +63,7 @@ class FrozenTeacher:
         self.reference = reference
         self.half = half
         self._loaded = False
+        self._seen = False
         check_sources(self.model, sources, 'teacher')
         for name, _ in list(self.model.named_children()):
             if name not in _PARTS:
@@ -83,6 +89,9 @@ class FrozenTeacher:
 
         Returns:
             dict[str, list[Tensor]]: Recorder name -> its features, without gradients.
+
+        Raises:
+            ValueError: If the features of the first batch are not finite, or constant.
         """
         if loading:
             self.load()
@@ -95,7 +104,25 @@ class FrozenTeacher:
             batch_inputs = batch_inputs.to(dtype, memory_format=torch.channels_last)
         with record_outputs(self.model, self.sources) as records:
             self.model.extract_feat(batch_inputs)
+        if loading and not self._seen:
+            self._check_features(records)
+            self._seen = True
         return records
+
+    def _check_features(self, records: Records) -> None:
+        for name, outputs in records.items():
+            for feature in filter(torch.is_tensor, outputs):
+                if not feature.isfinite().all():
+                    fault = 'infinite or no numbers'
+                elif feature.numel() > 1 and feature.amin() == feature.amax():
+                    fault = f'{feature.amin():g} everywhere'
+                else:
+                    continue
+                raise UsageError(
+                    f'on the first batch the teacher\'s "{self.sources[name]}" gives {fault}, from '
+                    f'which nothing can be learnt; its checkpoint {self.checkpoint} is damaged or '
+                    'its training failed'
+                )
 
     def load(self) -> None:
         """Load every tensor of backbone and neck, and make the model fast, once.
@@ -107,10 +134,11 @@ class FrozenTeacher:
         if self._loaded:
             return
         if self.checkpoint not in (None, RANDOM):
+            content = from_mmdet_names(read_checkpoint(self.checkpoint)['state_dict'])
             state_dict = {
                 name: tensor
-                for name, tensor in read_checkpoint(self.checkpoint)['state_dict'].items()
-                if name.split('.')[0] in _PARTS
+                for name, tensor in content.items()
+                if name.split('.')[0] in _PARTS or name.startswith(STUDENT_PREFIX)
             }
             check_state_dict(state_dict, self.model.state_dict(), self.checkpoint, 'the teacher')
             self.model.load_state_dict(state_dict, strict=True)
