@@ -16,12 +16,6 @@ COCO_REMEDY = (
 )
 
 
-def check_checkpoint_path(checkpoint: Optional[str], what: str) -> None:
-    """Raise ValueError if a checkpoint is named and there is no such file."""
-    if checkpoint and '://' not in checkpoint and not os.path.isfile(checkpoint):
-        raise UsageError(f'{what}: there is no file {checkpoint}')
-
-
 def check_data_files(cfg: Config, *splits: str) -> None:
     """Raise unless annotation file and image folder of every split exist.
 

@@ -9,9 +9,11 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
+from rtm_kd.engine import SaveOnTerminationHook
 from rtm_kd.utils import UsageError, load_config
+from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint
 
-from .checks import check_checkpoint_path, check_data_files, check_datasets
+from .checks import check_data_files, check_datasets
 
 
 def train(
@@ -30,7 +32,7 @@ def train(
             ``work_dirs/<name of the config>``.
         amp (bool): Automatic mixed precision.
         resume (str, optional): Checkpoint to go on from, or ``'auto'`` for the newest one
-            in the work dir.
+            in the work dir that can be read.
         cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
@@ -46,14 +48,21 @@ def train(
     cfg.launcher = launcher
     if amp:
         enable_amp(cfg)
-    if resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else resume
-    check_checkpoint_path(cfg.get('load_from'), 'the checkpoint to start from')
+    if resume == 'auto':
+        newest = newest_checkpoint(cfg.work_dir)
+        cfg.resume = newest is not None
+        # Before its first checkpoint a run begins as its config says.
+        cfg.load_from = newest or cfg.get('load_from')
+    elif resume is not None:
+        cfg.resume, cfg.load_from = True, resume
+    if cfg.get('load_from') and '://' not in cfg.load_from:
+        # What can't be read is found here instead of after the datasets are built.
+        read_checkpoint(cfg.load_from)
     check_data_files(cfg, 'train', 'val')
     with no_work_dir_on_usage_error(cfg.work_dir):
         runner = Runner.from_cfg(cfg)
         check_datasets(runner, 'train', 'val')
+        runner.register_hook(SaveOnTerminationHook())
         runner.train()
     return runner
 

@@ -209,7 +209,7 @@ def load(file: Any, map_location: Any = None) -> Any:
         return torch.load(file, map_location=map_location, weights_only=False)
     try:
         _check_format(file)
-        return torch.load(
+        content = torch.load(
             file, map_location=map_location, pickle_module=_PickleModule, weights_only=False
         )
     except UnsafeCheckpointError as error:
@@ -218,6 +218,11 @@ def load(file: Any, map_location: Any = None) -> Any:
             f'{name} asks for {error}, which has no place in a checkpoint; refused, and '
             f'nothing of it was run{remedy}'
         ) from None
+    meta = content.get('meta') if isinstance(content, dict) else None
+    if isinstance(meta, dict):
+        # Runner.resume would run it as Python. MMEngine itself writes "cfg", which it does not.
+        meta.pop('config', None)
+    return content
 
 
 def _is_trusted(path: str) -> bool:

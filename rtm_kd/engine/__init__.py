@@ -1,3 +1,3 @@
-from .hooks import DistillationLossDetachHook
+from .hooks import DistillationLossDetachHook, SaveOnTerminationHook
 
-__all__ = ['DistillationLossDetachHook']
+__all__ = ['DistillationLossDetachHook', 'SaveOnTerminationHook']

@@ -1,3 +1,4 @@
+import logging
 import os
 import pickle
 import re
@@ -6,6 +7,7 @@ from typing import Any, Optional
 from urllib.error import URLError
 
 import torch
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from rtm_kd.compat.checkpoint_load import check_hash
@@ -67,6 +69,43 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         name.removeprefix('module.'): value for name, value in state_dict.items()
     }
     return content
+
+
+def newest_checkpoint(work_dir: str) -> Optional[str]:
+    """Return the newest checkpoint of a work dir that a run can go on from.
+
+    The one that MMEngine noted in ``last_checkpoint`` comes first, then the others by the
+    time of their writing. One that can't be read is passed over with a warning.
+
+    Returns:
+        str | None: Its path, None if the work dir has no checkpoint.
+
+    Raises:
+        ValueError: If there are checkpoints and none can be read.
+    """
+    paths = sorted(Path(work_dir).glob('*.pth'), key=os.path.getmtime, reverse=True)
+    try:
+        noted = Path((Path(work_dir) / 'last_checkpoint').read_text())
+        # By name: the work dir may have been moved since.
+        paths.sort(key=lambda path: path.name != noted.name)
+    except (OSError, UnicodeDecodeError):
+        pass
+    torn = []
+    for path in paths:
+        try:
+            content = read_checkpoint(str(path))
+        except UsageError as error:
+            torn.append(path.name)
+            print_log(f'{error}; trying the one before', 'current', logging.WARNING)
+            continue
+        if 'optimizer' in content and 'iter' in content.get('meta', {}):
+            return str(path)
+    if torn:
+        raise UsageError(
+            f'none of the checkpoints in {work_dir} can be read: {", ".join(torn)}; begin anew '
+            'without --resume, in another work dir'
+        )
+    return None
 
 
 def student_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

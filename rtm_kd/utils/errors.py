@@ -1,11 +1,15 @@
 """One sentence for what a user can mend; a traceback for everything else."""
 
 import difflib
+import errno
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+# What a full or forbidden disk answers; the user can mend it, and there is no bug to trace.
+_DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
 
 
 class UsageError(ValueError):
@@ -23,7 +27,7 @@ def near_misses(name: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def report_usage_errors() -> Iterator[None]:
-    """Print a :class:`UsageError` as one line and exit with status 2.
+    """Print a :class:`UsageError` or a full disk as one line and exit with status 2.
 
     In a distributed run only the first process speaks; all of them exit.
     """
@@ -33,9 +37,17 @@ def report_usage_errors() -> Iterator[None]:
         message = str(error) if isinstance(error, UsageError) else _unregistered(error)
         if message is None:
             raise
-        if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
-            print(f'error: {message}', file=sys.stderr)
-        sys.exit(2)
+        _exit_with(message)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        _exit_with(f'{error.filename}: {error.strerror}')
+
+
+def _exit_with(message: str) -> None:
+    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+        print(f'error: {message}', file=sys.stderr)
+    sys.exit(2)
 
 
 def _unregistered(error: KeyError) -> 'str | None':

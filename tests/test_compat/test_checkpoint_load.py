@@ -191,6 +191,14 @@ def test_every_way_of_pickle_to_name_a_function_is_closed(pickled):
         checkpoint_load.Unpickler(io.BytesIO(pickled)).load()
 
 
+def test_a_config_that_resuming_would_run_is_dropped(checkpoint, content):
+    """Runner.resume executes ``meta['config']``; MMEngine's own files have ``meta['cfg']``."""
+    content['meta'].update(config='raise SystemExit', cfg='a = 1')
+    torch.save(content, checkpoint)
+    meta = read(checkpoint)['meta']
+    assert 'config' not in meta and meta['cfg'] == 'a = 1'
+
+
 class Program(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 1

@@ -1,0 +1,125 @@
+import functools
+import itertools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Optional
+
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import Sampler
+
+from rtm_kd.registry import HOOKS
+
+#: What a process that SIGTERM has ended reports: 128 and the number of the signal.
+EXIT_CODE = 128 + signal.SIGTERM
+
+
+@HOOKS.register_module()
+class SaveOnTerminationHook(Hook):
+    """Saves a checkpoint and exits when a cluster asks the run to go, and goes on from there.
+
+    On SIGTERM the iteration under way is finished, then ``terminated.pth`` is written and
+    the process exits with status 143. A run that resumes from it trains on what was left
+    of the epoch. In a distributed run it is enough that one process gets the signal.
+
+    Args:
+        interval (int): Iterations between two agreements among the processes of a
+            distributed run, each of which waits for the GPU once. Defaults to 10.
+    """
+
+    # After everything that belongs to the iteration, such as EMA and the schedulers.
+    priority = 'LOWEST'
+
+    def __init__(self, interval: int = 10) -> None:
+        self.interval = interval
+        self._asked = False
+        self._previous: Optional[Callable] = None
+        self._whole: Optional[Sampler] = None
+
+    def before_train(self, runner: Runner) -> None:
+        # Python lets only the main thread have a signal; elsewhere the run goes without.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._ask)
+        # A cluster signals the loaders' processes as well, and they have to go on until the end.
+        for loop in (runner._train_loop, runner._val_loop):
+            if hasattr(loop, 'dataloader'):
+                loader = loop.dataloader
+                loader.worker_init_fn = functools.partial(_deaf_worker, loader.worker_init_fn)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            return
+        loader = runner.train_loop.dataloader
+        done = runner.iter - runner.epoch * len(loader)
+        if done > 0:
+            batches = loader.batch_sampler
+            self._whole = batches.sampler
+            batches.sampler = _Rest(self._whole, done * loader.batch_size)
+            runner.logger.info(f'Epoch {runner.epoch + 1}: its first {done} iterations were done')
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if self._whole is not None:
+            runner.train_loop.dataloader.batch_sampler.sampler = self._whole
+            self._whole = None
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Optional[dict] = None,
+    ) -> None:
+        if dist.is_distributed():
+            if not self.every_n_train_iters(runner, self.interval):
+                return
+            asked = torch.tensor(float(self._asked))
+            dist.all_reduce(asked, 'max')
+            self._asked = bool(asked)
+        if self._asked:
+            self._save(runner)
+            sys.exit(EXIT_CODE)
+
+    def after_train(self, runner: Runner) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+            self._previous = None
+
+    def _ask(self, *_: Any) -> None:
+        self._asked = True
+
+    def _save(self, runner: Runner) -> None:
+        runner.save_checkpoint(runner.work_dir, 'terminated.pth', by_epoch=False)
+        if dist.is_main_process():
+            path = os.path.join(runner.work_dir, 'terminated.pth')
+            with open(os.path.join(runner.work_dir, 'last_checkpoint'), 'w') as file:
+                file.write(path)
+            runner.logger.warning(
+                f'SIGTERM: saved {path} after iteration {runner.iter + 1}; go on with --resume'
+            )
+        # Nobody leaves while the first process writes: its launcher would end it too.
+        dist.barrier()
+
+
+class _Rest(Sampler):
+    """A sampler without its first samples, of the same length for those who count by it."""
+
+    def __init__(self, sampler: Sampler, start: int) -> None:
+        self.sampler = sampler
+        self.start = start
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.islice(self.sampler, self.start, None)
+
+
+def _deaf_worker(init: Optional[Callable], worker_id: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if init is not None:
+        init(worker_id)

@@ -1,0 +1,114 @@
+import os
+import signal
+
+import pytest
+import torch
+
+from rtm_kd.apis import train
+from rtm_kd.compat.checkpoint_load import load
+from rtm_kd.engine import SaveOnTerminationHook
+from rtm_kd.engine.hooks.save_on_termination_hook import _Rest
+from rtm_kd.utils.checkpoint import newest_checkpoint
+
+ITERATIONS = 3  # of an epoch
+
+
+@pytest.fixture
+def iterations(monkeypatch):
+    """Iterations that were trained; at those in ``iterations.asked`` the run gets a SIGTERM."""
+
+    class Iterations(list):
+        asked = ()
+
+    done = Iterations()
+    after_train_iter = SaveOnTerminationHook.after_train_iter
+
+    def recorded(self, runner, *args, **kwargs):
+        done.append(runner.iter)
+        if runner.iter in done.asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+        after_train_iter(self, runner, *args, **kwargs)
+
+    monkeypatch.setattr(SaveOnTerminationHook, 'after_train_iter', recorded)
+    return done
+
+
+def counters(path):
+    """Whatever a checkpoint counts."""
+    checkpoint = load(str(path))
+    return dict(
+        epoch=checkpoint['meta']['epoch'],
+        iter=checkpoint['meta']['iter'],
+        ema=int(checkpoint['ema_state_dict']['steps']),
+        optimizer={int(state['step']) for state in checkpoint['optimizer']['state'].values()},
+        lr=[group['lr'] for group in checkpoint['optimizer']['param_groups']],
+        schedulers=[
+            (scheduler['last_step'], scheduler['_global_step'])
+            for scheduler in checkpoint['param_schedulers']
+        ],
+        tensors={name: tensor.shape for name, tensor in checkpoint['state_dict'].items()},
+    )
+
+
+def test_a_terminated_run_goes_on_where_it_was(kd_config, options, tmp_path, distilled, iterations):
+    # In the first epoch, and at the end of the last one that distils.
+    iterations.asked = 1, 5
+    for _ in iterations.asked:
+        with pytest.raises(SystemExit) as ended:
+            train(kd_config, work_dir=str(tmp_path), resume='auto', cfg_options=options)
+        assert ended.value.code == 143
+        assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'terminated.pth')
+    train(kd_config, work_dir=str(tmp_path), resume='auto', cfg_options=options)
+
+    assert iterations == list(range(3 * ITERATIONS))
+    assert counters(tmp_path / 'epoch_3.pth') == counters(distilled / 'epoch_3.pth')
+
+
+def test_only_what_was_left_of_the_epoch_is_read():
+    whole = range(10)
+    rest = _Rest(whole, 4)
+    assert list(rest) == [4, 5, 6, 7, 8, 9]
+    # Schedulers and loops count the iterations of an epoch by it.
+    assert len(rest) == 10
+
+
+def test_resuming_begins_anew_where_there_is_nothing_yet(kd_config, options, tmp_path):
+    def own(*_):
+        pass
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        options.update(max_epochs=1, num_epochs_stage2=0)
+        runner = train(kd_config, work_dir=str(tmp_path), resume='auto', cfg_options=options)
+        assert runner.iter == ITERATIONS
+        # And a program around the run has its signal back.
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize('kept', [0, 100, 0.5, 0.999])
+def test_a_torn_checkpoint_is_passed_over(distilled, tmp_path, kept, capfd):
+    for epoch in (1, 2):
+        data = (distilled / f'epoch_{epoch}.pth').read_bytes()
+        path = tmp_path / f'epoch_{epoch}.pth'
+        path.write_bytes(
+            data if epoch == 1 else data[: int(kept if kept > 1 else kept * len(data))]
+        )
+        os.utime(path, (epoch, epoch))
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_1.pth')
+    (tmp_path / 'epoch_1.pth').write_bytes(b'')
+    with pytest.raises(ValueError, match=r'none of the checkpoints.*epoch_2\.pth, epoch_1\.pth'):
+        newest_checkpoint(str(tmp_path))
+
+
+def test_the_newest_is_found_without_a_note_and_in_a_moved_folder(tmp_path):
+    assert newest_checkpoint(str(tmp_path)) is None
+    state = dict(state_dict=dict(w=torch.ones(1)), optimizer={}, meta=dict(iter=1))
+    for age, name in enumerate(('epoch_10.pth', 'epoch_9.pth', 'weights.pth')):
+        torch.save(state if 'epoch' in name else dict(w=torch.ones(1)), tmp_path / name)
+        os.utime(tmp_path / name, (100 - age, 100 - age))
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_10.pth')
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_9.pth')
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_9.pth')
