@@ -42,6 +42,6 @@ setup(
     packages=find_packages(include=['rtm_kd', 'rtm_kd.*']),
     install_requires=requirements(),
     extras_require={
-        'tests': ['pytest', 'ruff'],
+        'tests': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff'],
     },
 )

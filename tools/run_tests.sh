@@ -20,4 +20,5 @@ if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
     echo "$wanted" >"$stamp"
 fi
 
-exec "$python" -m pytest "$@"
+# Two processes of one thread each: the models are so small that threads only wait.
+OMP_NUM_THREADS=1 exec "$python" -m pytest -n 2 --dist loadfile "$@"

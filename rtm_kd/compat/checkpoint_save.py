@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Any, Union
 
+from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 
@@ -22,7 +23,10 @@ _WRITING = '.part'
 
 def _put(self: LocalBackend, obj: bytes, filepath: Union[str, Path]) -> None:
     target = os.path.abspath(filepath)
-    part = target + _WRITING
+    # Every rank writes the metrics of a test into one file. By rank, not by a random name,
+    # so that what a killed process left is written over by the next.
+    rank = get_rank()
+    part = target + (f'.{rank}' if rank else '') + _WRITING
     os.makedirs(os.path.dirname(target), exist_ok=True)
     try:
         with open(part, 'wb') as file:

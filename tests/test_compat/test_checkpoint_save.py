@@ -52,6 +52,23 @@ def test_text_is_written_too(tmp_path):
     assert (tmp_path / 'new' / 'a.txt').read_text(encoding='utf-8') == 'grün'
 
 
+def test_ranks_that_write_one_file_do_not_take_each_others_part(tmp_path, monkeypatch):
+    """As MMEngine's LoggerHook does with the metrics of a test."""
+    target = tmp_path / 'metrics.json'
+    replace = os.replace
+
+    def the_other_rank_is_faster(part, path):
+        monkeypatch.setattr(os, 'replace', replace)
+        monkeypatch.setattr(checkpoint_save, 'get_rank', lambda: 1)
+        LocalBackend().put_text('{"mAP": 0.4}', path)
+        replace(part, path)
+
+    monkeypatch.setattr(os, 'replace', the_other_rank_is_faster)
+    LocalBackend().put_text('{"mAP": 0.4}', target)
+    assert target.read_text() == '{"mAP": 0.4}'
+    assert os.listdir(tmp_path) == ['metrics.json']
+
+
 def test_the_only_checkpoint_is_deleted_after_the_next_is_written(
     plain_config, options, tmp_path, monkeypatch
 ):
