@@ -1,12 +1,19 @@
 import json
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from helpers import CLASSES, KD_CONFIG, ROOT, make_options
 
 from rtm_kd.apis import train
+
+# Cases of each fuzz test: the same few in every run of the tests, new ones in tools/soak.sh.
+_everywhere = dict(deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.register_profile('tests', derandomize=True, max_examples=40, **_everywhere)
+hypothesis.settings.register_profile('soak', max_examples=1500, **_everywhere)
+hypothesis.settings.load_profile('tests')
 
 
 @pytest.fixture(autouse=True, scope='session')

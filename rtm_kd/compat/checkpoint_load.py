@@ -16,6 +16,7 @@ import logging
 import os
 import pickle
 import re
+import reprlib
 import tarfile
 from collections import OrderedDict
 from typing import Any, Optional
@@ -36,17 +37,24 @@ class UnsafeCheckpointError(pickle.UnpicklingError):
     """A file that asks for what has no place in a checkpoint."""
 
 
+def _in_short(value: Any) -> str:
+    # One line, whatever a file has put together.
+    if isinstance(value, (str, int, tuple)):
+        return reprlib.repr(value).split('\n')[0]
+    return getattr(value, '__qualname__', f'an object of {type(value).__name__}')
+
+
 def _statistic(owner: Any, name: Any) -> Any:
     # A pickled HistoryBuffer finds its own statistics with getattr.
     if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise UnsafeCheckpointError(f'builtins.getattr of {name!r}')
+        raise UnsafeCheckpointError(f'builtins.getattr of {_in_short(name)}')
     return getattr(owner, name)
 
 
 def _encode(text: str, encoding: str) -> bytes:
     # Bytes, as pickle's protocol 2 spells them.
     if encoding not in ('latin1', 'latin-1'):
-        raise UnsafeCheckpointError(f'_codecs.encode with the codec {encoding!r}')
+        raise UnsafeCheckpointError(f'_codecs.encode with the codec {_in_short(encoding)}')
     return text.encode('latin-1')
 
 
@@ -56,7 +64,7 @@ def _rebuild_tensor(
     if backward_hooks:
         raise UnsafeCheckpointError('a tensor with backward hooks')
     extent = sum((n - 1) * step for n, step in zip(size, stride)) + 1 if all(size) else 0
-    if min(offset, *size, *stride, 0) < 0 or offset + extent > storage.size():
+    if min(offset, *size, *stride, 0) < 0 or offset + extent > storage._size():  # size() warns
         # torch would make the storage larger and show whatever memory it gets.
         raise pickle.UnpicklingError(f'a tensor of size {tuple(size)} exceeds its storage')
     return torch._utils._rebuild_tensor_v2(
@@ -73,14 +81,14 @@ def _rebuild_parameter(data, requires_grad, backward_hooks) -> torch.nn.Paramete
 def _reconstructor(cls, base, state) -> Any:
     # How a HistoryBuffer begins that was pickled with protocol 0 or 1.
     if cls is not HistoryBuffer or base is not object or state is not None:
-        raise UnsafeCheckpointError(f'copyreg._reconstructor of {cls!r}')
+        raise UnsafeCheckpointError(f'copyreg._reconstructor of {_in_short(cls)}')
     return HistoryBuffer.__new__(HistoryBuffer)
 
 
 def _reconstruct(cls, shape, dtype) -> np.ndarray:
     # An array as it begins; its shape and content come with its state.
     if cls is not np.ndarray or shape != (0,):
-        raise UnsafeCheckpointError(f'an array of {cls!r} and shape {shape!r}')
+        raise UnsafeCheckpointError(f'an array of {_in_short(cls)} and shape {_in_short(shape)}')
     return np.empty(0, np.uint8)
 
 
@@ -142,13 +150,13 @@ class Unpickler(pickle._Unpickler):
         arguments, function = self.stack.pop(), self.stack.pop()
         # By identity: what a call has returned is no function to call.
         if not any(function is known for known in _FUNCTIONS.values()):
-            raise UnsafeCheckpointError(f'a call of {function!r}')
+            raise UnsafeCheckpointError(f'a call of {_in_short(function)}')
         self.append(function(*arguments))
 
     def _new(self) -> None:
         arguments, cls = self.stack.pop(), self.stack.pop()
         if cls is not HistoryBuffer or arguments:
-            raise UnsafeCheckpointError(f'a new {cls!r}')
+            raise UnsafeCheckpointError(f'a new {_in_short(cls)}')
         self.append(HistoryBuffer.__new__(HistoryBuffer))
 
     def _set_state(self) -> None:
@@ -197,6 +205,7 @@ def load(file: Any, map_location: Any = None) -> Any:
     Raises:
         UnsafeCheckpointError: If the file asks for anything but tensors and plain data; the
             message names the file and what it asked for.
+        UnpicklingError: If it is damaged.
     """
     is_path = isinstance(file, (str, os.PathLike))
     name = os.fspath(file) if is_path else 'the checkpoint'
@@ -218,6 +227,8 @@ def load(file: Any, map_location: Any = None) -> Any:
             f'{name} asks for {error}, which has no place in a checkpoint; refused, and '
             f'nothing of it was run{remedy}'
         ) from None
+    except pickle.UnpicklingError as error:
+        raise pickle.UnpicklingError(f"{name} can't be read as a checkpoint ({error})") from None
     meta = content.get('meta') if isinstance(content, dict) else None
     if isinstance(meta, dict):
         # Runner.resume would run it as Python. MMEngine itself writes "cfg", which it does not.

@@ -3,7 +3,7 @@ import os
 import pickle
 import re
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 from urllib.error import URLError
 
 import torch
@@ -60,8 +60,11 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     if isinstance(content, dict) and 'state_dict' not in content:
         content = dict(state_dict=content)
     state_dict = content['state_dict'] if isinstance(content, dict) else None
-    if not isinstance(state_dict, dict) or not any(
-        isinstance(value, torch.Tensor) for value in state_dict.values()
+    if (
+        not isinstance(state_dict, dict)
+        or not all(isinstance(name, str) for name in state_dict)
+        or not any(isinstance(value, torch.Tensor) for value in state_dict.values())
+        or not isinstance(content.get('meta', {}), dict)
     ):
         raise UsageError(f'{checkpoint} holds no weights, so it is not a checkpoint of a model')
     # Left by a model that was saved inside DistributedDataParallel.
@@ -155,11 +158,11 @@ def check_state_dict(
         ValueError: Naming the first tensors that do not fit.
     """
     faults = [
-        f'{name} is {tuple(state_dict[name].shape)}, expected {tuple(tensor.shape)}'
+        f'{name} is {_shape(state_dict[name])}, expected {_shape(tensor)}'
         if name in state_dict
         else f'{name} is missing'
         for name, tensor in expected.items()
-        if name not in state_dict or state_dict[name].shape != tensor.shape
+        if name not in state_dict or _shape(state_dict[name]) != _shape(tensor)
     ]
     faults += [f'{name} is unexpected' for name in state_dict if name not in expected]
     if faults:
@@ -170,6 +173,10 @@ def check_state_dict(
         )
 
 
+def _shape(value: Any) -> Union[tuple, str]:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else 'no tensor'
+
+
 def _guess(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str:
     """Say in a few words why a checkpoint may not fit."""
     if any(name.startswith(STUDENT_PREFIX) for name in state_dict):
@@ -177,7 +184,7 @@ def _guess(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
             'it is the checkpoint of a distillation, whose student '
             'tools/model_converters/convert_kd_ckpt_to_student.py takes out'
         )
-    shared = [name for name in expected if name in state_dict]
+    shared = [name for name in expected if isinstance(state_dict.get(name), torch.Tensor)]
     if len(shared) < len(expected) / 10:
         return 'it is of another model'
     widths = [
