@@ -1,8 +1,10 @@
 """What is checked before a run: that its data are there, and are what the config says."""
 
 import json
+import math
 import os
-from typing import Optional
+from numbers import Real
+from typing import Any, Optional
 
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
@@ -16,6 +18,62 @@ COCO_REMEDY = (
 )
 
 
+# What people change, and often to what no run can have: name, type, smallest value.
+_NUMBERS = (
+    ('train_cfg.max_epochs', int, 1),
+    ('train_cfg.max_iters', int, 1),
+    ('train_cfg.val_interval', int, 1),
+    *[(f'{split}_dataloader.batch_size', int, 1) for split in ('train', 'val', 'test')],
+    *[(f'{split}_dataloader.num_workers', int, 0) for split in ('train', 'val', 'test')],
+    ('optim_wrapper.optimizer.lr', Real, 0),
+    ('optim_wrapper.accumulative_counts', int, 1),
+)
+# What MMEngine takes for granted.
+_KINDS = (
+    *[('model', dict), ('train_dataloader', dict), ('optim_wrapper', dict)],
+    *[('default_scope', str), ('work_dir', str), ('load_from', str)],
+    *[('param_scheduler', (dict, list)), ('default_hooks', dict), ('custom_hooks', list)],
+    *[('randomness', dict), ('env_cfg', dict), ('log_level', str)],
+)
+
+
+def check_values(cfg: Config) -> None:
+    """Raise for values that no run can have, and that MMEngine would stumble over later.
+
+    Args:
+        cfg (Config): The whole config.
+
+    Raises:
+        ValueError: Naming the value and what it has to be.
+    """
+    for name, kind in _KINDS:
+        if cfg.get(name) is not None and not isinstance(cfg[name], kind):
+            raise UsageError(f'the config has {name}={cfg[name]!r}, which is no {_plain(kind)}')
+    if cfg.get('model') is None:
+        raise UsageError('the config has no model')
+    for name, kind, least in _NUMBERS:
+        value = _get(cfg, name, least)
+        is_number = isinstance(value, kind) and not isinstance(value, bool)
+        if not (is_number and least <= value < math.inf):
+            what = 'an integer' if kind is int else 'a number'
+            raise UsageError(
+                f'the config has {name}={value!r}; it has to be {what} from {least} up'
+            )
+
+
+def _plain(kind: Any) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return ' or '.join(kind.__name__ for kind in kinds)
+
+
+def _get(cfg: Any, name: str, default: Any) -> Any:
+    for key in name.split('.'):
+        if not isinstance(cfg, (dict, Config)) or key not in cfg:
+            return default
+        cfg = cfg[key]
+    return cfg
+
+
 def check_data_files(cfg: Config, *splits: str) -> None:
     """Raise unless annotation file and image folder of every split exist.
 
@@ -27,29 +85,36 @@ def check_data_files(cfg: Config, *splits: str) -> None:
         ValueError: Naming the path that is missing, and how to get COCO.
     """
     for split in splits:
-        dataset = _innermost((cfg.get(f'{split}_dataloader') or {}).get('dataset'))
+        dataset = _innermost(_get(cfg, f'{split}_dataloader.dataset', None))
         if not dataset or _draws_itself(dataset):
             continue
         root = dataset.get('data_root') or ''
-        ann_file = dataset.get('ann_file')
-        if ann_file and not _exists(os.path.join(root, ann_file)):
-            raise UsageError(
-                f'the {split} annotation file {os.path.join(root, ann_file)} is missing; '
-                + COCO_REMEDY
-            )
+        prefix = dataset.get('data_prefix') or {}
+        annotations = _path(f'{split} annotation file', root, dataset.get('ann_file') or None)
+        if annotations and not _exists(annotations):
+            raise UsageError(f'the {split} annotation file {annotations} is missing; {COCO_REMEDY}')
         evaluators = cfg.get(f'{split}_evaluator') or []
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-            evaluated = evaluator.get('ann_file')
+            evaluated = _path(
+                f'file of the {split} evaluator', '', _get(evaluator, 'ann_file', None)
+            )
             if evaluated and not _exists(evaluated):
                 raise UsageError(
                     f'the {split} evaluator reads {evaluated}, which is missing; data_root has to '
                     'end in a slash'
                 )
-        images = (dataset.get('data_prefix') or {}).get('img')
-        if images is not None and not _exists(os.path.join(root, images)):
-            raise UsageError(
-                f'the {split} image folder {os.path.join(root, images)} is missing; ' + COCO_REMEDY
-            )
+        images = _path(f'{split} image folder', root, _get(prefix, 'img', None))
+        if images and not _exists(images):
+            raise UsageError(f'the {split} image folder {images} is missing; {COCO_REMEDY}')
+
+
+def _path(what: str, root: str, name: Optional[str]) -> Optional[str]:
+    if name is None:
+        return None
+    for part in (root, name):
+        if not isinstance(part, str):
+            raise UsageError(f'the config has {part!r} for the {what}, which is no path')
+    return os.path.join(root, name)
 
 
 def check_datasets(runner: Runner, *splits: str) -> None:
@@ -99,13 +164,13 @@ def _check_num_classes(runner: Runner, classes: tuple) -> None:
 
 
 def _innermost(dataset: Optional[dict]) -> Optional[dict]:
-    while dataset and 'dataset' in dataset:
+    while isinstance(dataset, dict) and 'dataset' in dataset:
         dataset = dataset['dataset']
-    return dataset
+    return dataset if isinstance(dataset, dict) else None
 
 
 def _draws_itself(dataset: dict) -> bool:
-    return dataset['type'] == 'rtm_kd.DrawnDataset'
+    return dataset.get('type') == 'rtm_kd.DrawnDataset'
 
 
 def _exists(path: str) -> bool:

@@ -8,8 +8,9 @@ from mmengine.runner import Runner
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint, student_state_dict
+from rtm_kd.utils.errors import name_what_can_not_be_built
 
-from .checks import check_data_files, check_datasets
+from .checks import check_data_files, check_datasets, check_values
 from .train import no_work_dir_on_usage_error, set_work_dir
 
 
@@ -56,6 +57,7 @@ def test(
     cfg.launcher = launcher
     if out is not None and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out must end in .pkl or .pickle, got {out}')
+    check_values(cfg)
     check_data_files(cfg, 'test')
     state_dict = student_state_dict(read_checkpoint(checkpoint)['state_dict'])
     use_student(cfg)
@@ -66,7 +68,7 @@ def test(
         cfg.test_evaluator.update(format_only=True, outfile_prefix=json_prefix)
     if tta:
         _use_tta(cfg)
-    with no_work_dir_on_usage_error(cfg.work_dir):
+    with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
         runner = Runner.from_cfg(cfg)
         check_datasets(runner, 'test')
         model = runner.model.module if runner.distributed else runner.model

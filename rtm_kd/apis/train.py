@@ -12,8 +12,9 @@ from mmengine.runner import Runner
 from rtm_kd.engine import SaveOnTerminationHook
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint
+from rtm_kd.utils.errors import name_what_can_not_be_built
 
-from .checks import check_data_files, check_datasets
+from .checks import check_data_files, check_datasets, check_values
 
 
 def train(
@@ -58,8 +59,9 @@ def train(
     if cfg.get('load_from') and '://' not in cfg.load_from:
         # What can't be read is found here instead of after the datasets are built.
         read_checkpoint(cfg.load_from)
+    check_values(cfg)
     check_data_files(cfg, 'train', 'val')
-    with no_work_dir_on_usage_error(cfg.work_dir):
+    with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
         runner = Runner.from_cfg(cfg)
         check_datasets(runner, 'train', 'val')
         runner.register_hook(SaveOnTerminationHook())
@@ -97,7 +99,7 @@ def no_work_dir_on_usage_error(work_dir: str) -> Iterator[None]:
     existed = os.path.exists(work_dir)
     try:
         yield
-    except (UsageError, KeyError):
+    except UsageError:
         if not existed and not any(Path(work_dir).glob('*.pth')):
             shutil.rmtree(work_dir, ignore_errors=True)
         raise

@@ -2,6 +2,7 @@ import ast
 import builtins
 import inspect
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Optional
@@ -45,8 +46,12 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
     try:
         with _assigned({k: v for k, v in options.items() if '.' not in k}):
             cfg = Config.fromfile(filename)
-    except (SyntaxError, FileNotFoundError) as error:
-        raise UsageError(f"the config {filename} can't be read: {error}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the statements of a config raise
+        raise UsageError(
+            f"the config {filename} can't be read{_where(error)}: {type(error).__name__}: {error}"
+        ) from error
     known = {*cfg, *inspect.signature(Runner.__init__).parameters, *_EXTRA_KEYS}
     for name in options:
         top = name.split('.')[0]
@@ -54,8 +59,23 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
             raise UsageError(
                 f'--cfg-options: the config {filename} has no "{top}"' + near_misses(top, known)
             )
-    cfg.merge_from_dict({k: v for k, v in options.items() if '.' in k or k not in cfg})
+    for name, value in options.items():
+        if '.' in name or name not in cfg:
+            try:
+                cfg.merge_from_dict({name: value})
+            except (KeyError, TypeError) as error:
+                raise UsageError(
+                    f'--cfg-options: {name} does not fit the config {filename}: {error.args[0]}'
+                ) from error
     return cfg
+
+
+def _where(error: Exception) -> str:
+    """Return ``', line 7 of a.py'``, the place in a config file that raised it, if one did."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == '<module>'
+    ]
+    return f', line {frames[-1].lineno} of {frames[-1].filename}' if frames else ''
 
 
 class _Assign(ast.NodeTransformer):

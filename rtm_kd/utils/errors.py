@@ -4,9 +4,14 @@ import difflib
 import errno
 import os
 import re
+import reprlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Optional
+
+import mmengine.registry
+from mmengine.registry import build_from_cfg
 
 # What a full or forbidden disk answers; the user can mend it, and there is no bug to trace.
 _DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
@@ -29,28 +34,68 @@ def near_misses(name: str, known: Iterable[str]) -> str:
 def report_usage_errors() -> Iterator[None]:
     """Print a :class:`UsageError` or a full disk as one line and exit with status 2.
 
-    In a distributed run only the first process speaks; all of them exit.
+    In a distributed run only the first process speaks; all of them exit. ``python -X dev``
+    shows the traceback as well.
     """
     try:
         yield
-    except (UsageError, KeyError) as error:
-        message = str(error) if isinstance(error, UsageError) else _unregistered(error)
-        if message is None:
-            raise
-        _exit_with(message)
+    except UsageError as error:
+        _exit_with(str(error), error)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        _exit_with(f'{error.filename}: {error.strerror}')
+        _exit_with(f'{error.filename}: {error.strerror}', error)
 
 
-def _exit_with(message: str) -> None:
+@contextmanager
+def name_what_can_not_be_built() -> Iterator[None]:
+    """Say which part of a config it was, when one that MMEngine's registries build fails.
+
+    Raises:
+        ValueError: In place of any error from inside a registry's ``build``; other errors
+            pass.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # a class that gets a wrong value raises whatever it likes
+        built = _part_being_built(error)
+        if built is None or getattr(error, 'errno', None) in _DISK_ERRORS:
+            raise
+        raise UsageError(
+            _unregistered(error)
+            or f"the config's {built} can't be built: {type(error).__name__}: {_line(error)} "
+            '(python -X dev shows where)'
+        ) from error
+
+
+def _part_being_built(error: Exception) -> Optional[str]:
+    part = None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is build_from_cfg.__code__:
+            cfg = trace.tb_frame.f_locals['cfg']
+            name = cfg.get('type') if isinstance(cfg, dict) else cfg
+            name = name if isinstance(name, str) else reprlib.repr(name)
+            part = f'"{_line(name)}"'
+        trace = trace.tb_next
+    return part
+
+
+def _line(text: object) -> str:
+    return ' '.join(str(text).split())
+
+
+def _exit_with(message: str, error: Exception) -> None:
+    if sys.flags.dev_mode:
+        raise error
     if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
         print(f'error: {message}', file=sys.stderr)
     sys.exit(2)
 
 
-def _unregistered(error: KeyError) -> 'str | None':
+def _unregistered(error: Exception) -> Optional[str]:
     """Put MMEngine's KeyError for a type that no registry knows into one sentence."""
     match = re.match(
         r'(\S+) is not in the (\S+)::(.+?) registry', str(error.args[0]) if error.args else ''
@@ -59,19 +104,13 @@ def _unregistered(error: KeyError) -> 'str | None':
         return None
     name, scope, registry_name = match.groups()
     known = set()
-    for root in _root_registries():
-        if root.name == registry_name:
+    for root in vars(mmengine.registry).values():
+        if isinstance(root, mmengine.registry.Registry) and root.name == registry_name:
             known |= _names(root)
     return (
         f'the config names the type "{name}", and there is no {registry_name} of this name '
         f'(looked up from scope {scope})' + near_misses(name, known)
     )
-
-
-def _root_registries() -> list:
-    import mmengine.registry as registries
-
-    return [value for value in vars(registries).values() if isinstance(value, registries.Registry)]
 
 
 def _names(registry) -> set:

@@ -57,6 +57,8 @@ class FrozenTeacher:
                 'there is no teacher_ckpt, and an untrained teacher teaches noise; give the path '
                 f'or URL of its checkpoint, or teacher_ckpt="{RANDOM}" if that is what you want'
             )
+        if checkpoint is not None and not isinstance(checkpoint, str):
+            raise UsageError(f'teacher_ckpt must be a path or URL, got {checkpoint!r}')
         self.model = build_detector(teacher, 'teacher')
         self.checkpoint = checkpoint
         self.sources = sources

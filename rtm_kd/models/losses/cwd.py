@@ -1,8 +1,12 @@
+import math
+from numbers import Real
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from rtm_kd.registry import MODELS
+from rtm_kd.utils.errors import UsageError
 
 
 def channel_wise_divergence(
@@ -197,8 +201,10 @@ class ChannelWiseDivergence(nn.Module):
 
     def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__()
-        if not tau > 0:
-            raise ValueError(f'tau must be above 0, got {tau!r}')
+        if not (isinstance(tau, Real) and 0 < tau < math.inf):
+            raise UsageError(f'tau must be a number above 0, got {tau!r}')
+        if not (isinstance(loss_weight, Real) and math.isfinite(loss_weight)):
+            raise UsageError(f'loss_weight must be a number, got {loss_weight!r}')
         self.tau = tau
         self.loss_weight = loss_weight
 
