@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Optional
 
 import mmengine.registry
+import mmengine.runner.runner
 from mmengine.registry import build_from_cfg
 
 # What a full or forbidden disk answers; the user can mend it, and there is no bug to trace.
@@ -74,11 +75,17 @@ def _part_being_built(error: Exception) -> Optional[str]:
     part = None
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code is build_from_cfg.__code__:
+        code = trace.tb_frame.f_code
+        if code is build_from_cfg.__code__:
             cfg = trace.tb_frame.f_locals['cfg']
             name = cfg.get('type') if isinstance(cfg, dict) else cfg
             name = name if isinstance(name, str) else reprlib.repr(name)
             part = f'"{_line(name)}"'
+        elif code.co_filename == mmengine.runner.runner.__file__ and (
+            # What the runner finds wrong before it asks a registry.
+            code.co_name.startswith(('__init__', 'build_', 'register_'))
+        ):
+            part = code.co_name.replace('__init__', 'runner').split('_', 1)[-1]
         trace = trace.tb_next
     return part
 

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The long tests: thousands of fuzzed files and configs, and a run that is killed 25 times.
+# About half an hour on two cores; says how many cases each fuzz test had, and every kill.
+# Usage: bash tools/soak.sh
+# PYTHON names the interpreter that makes .venv; SOAK_SEED=N repeats the kills of a run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null
+
+bash tools/run_tests.sh -q -n 0 --hypothesis-profile=soak --hypothesis-show-statistics \
+    $(git ls-files 'tests/*fuzz.py')
+bash tools/run_tests.sh -q -n 0 -s tests/soak
