@@ -27,6 +27,11 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
 
+try:
+    from numpy._core.multiarray import scalar
+except ImportError:
+    from numpy.core.multiarray import scalar
+
 TRUST = 'RTM_KD_TRUST'
 _STATISTICS = ('min', 'max', 'current', 'mean')
 # As OpenMMLab and torchvision publish them: <name>-<first digits of the SHA-256>.pth
@@ -93,7 +98,6 @@ def _reconstruct(cls, shape, dtype) -> np.ndarray:
 
 
 def _functions() -> dict[tuple[str, str], Any]:
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
     known = {
         ('collections', 'OrderedDict'): OrderedDict,
         ('numpy', 'dtype'): np.dtype,
@@ -112,7 +116,7 @@ def _functions() -> dict[tuple[str, str], Any]:
         known[copyreg, '_reconstructor'] = _reconstructor
     for core in ('core', '_core'):  # numpy 1's name and numpy 2's
         known[f'numpy.{core}.multiarray', '_reconstruct'] = _reconstruct
-        known[f'numpy.{core}.multiarray', 'scalar'] = multiarray.scalar
+        known[f'numpy.{core}.multiarray', 'scalar'] = scalar
     return known
 
 
