@@ -53,11 +53,11 @@ def test(
         ValueError: For whatever the user can put right.
     """
     cfg = load_config(config, cfg_options)
+    check_values(cfg)
     set_work_dir(cfg, config, work_dir)
     cfg.launcher = launcher
     if out is not None and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out must end in .pkl or .pickle, got {out}')
-    check_values(cfg)
     check_data_files(cfg, 'test')
     state_dict = student_state_dict(read_checkpoint(checkpoint)['state_dict'])
     use_student(cfg)

@@ -45,6 +45,7 @@ def train(
             work dir that this call made is gone again.
     """
     cfg = load_config(config, cfg_options)
+    check_values(cfg)
     set_work_dir(cfg, config, work_dir)
     cfg.launcher = launcher
     if amp:
@@ -59,7 +60,6 @@ def train(
     if cfg.get('load_from') and '://' not in cfg.load_from:
         # What can't be read is found here instead of after the datasets are built.
         read_checkpoint(cfg.load_from)
-    check_values(cfg)
     check_data_files(cfg, 'train', 'val')
     with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
         runner = Runner.from_cfg(cfg)

@@ -49,8 +49,10 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
     except UsageError:
         raise
     except Exception as error:  # whatever the statements of a config raise
+        given = ', '.join(f'{name}={value!r}' for name, value in options.items())
         raise UsageError(
             f"the config {filename} can't be read{_where(error)}: {type(error).__name__}: {error}"
+            + (f' (with {given})' if given else '')
         ) from error
     known = {*cfg, *inspect.signature(Runner.__init__).parameters, *_EXTRA_KEYS}
     for name in options:
