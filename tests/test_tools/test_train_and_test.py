@@ -21,7 +21,8 @@ from rtm_kd.utils.checkpoint import convert_to_student
 def teacher(data_root, tmp_path_factory):
     """Work dir of a teacher that was trained for one epoch by the real tool."""
     work_dir = tmp_path_factory.mktemp('teacher')
-    options = {**make_options(data_root), 'max_epochs': 1}
+    # With a process that loads images, which must not keep the tool from exiting.
+    options = {**make_options(data_root), 'max_epochs': 1, 'train_num_workers': 1}
     options.pop('teacher_ckpt')
     done = tool(
         'train.py',
@@ -30,6 +31,7 @@ def teacher(data_root, tmp_path_factory):
         work_dir,
         '--cfg-options',
         *as_arguments(options),
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return work_dir

@@ -1,5 +1,7 @@
+import atexit
 import functools
 import itertools
+import multiprocessing
 import os
 import signal
 import sys
@@ -45,7 +47,10 @@ class SaveOnTerminationHook(Hook):
         # Python lets only the main thread have a signal; elsewhere the run goes without.
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._ask)
-        # A cluster signals the loaders' processes as well, and they have to go on until the end.
+        # A cluster signals the loaders' processes as well, and they have to go on until the end,
+        # when Python would ask them to go in the same way and wait for it.
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)
         for loop in (runner._train_loop, runner._val_loop):
             if hasattr(loop, 'dataloader'):
                 loader = loop.dataloader
@@ -117,6 +122,12 @@ class _Rest(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         return itertools.islice(self.sampler, self.start, None)
+
+
+def _end_workers() -> None:
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def _deaf_worker(init: Optional[Callable], worker_id: int) -> None:
