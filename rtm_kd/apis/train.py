@@ -31,7 +31,7 @@ def train(
         config (str): Path of the config.
         work_dir (str, optional): Defaults to the config's own, else to
             ``work_dirs/<name of the config>``.
-        amp (bool): Automatic mixed precision.
+        amp (bool): Automatic mixed precision: float16 on a GPU, bfloat16 on a CPU.
         resume (str, optional): Checkpoint to go on from, or ``'auto'`` for the newest one
             in the work dir that can be read.
         cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
@@ -80,17 +80,22 @@ def set_work_dir(cfg: Config, config: str, work_dir: Optional[str]) -> None:
 def enable_amp(cfg: Config) -> None:
     """Turn the optimizer wrapper into its mixed-precision twin.
 
+    On a GPU that is MMEngine's, in float16 with a scaler; on a CPU ours, in bfloat16.
+
     Raises:
-        ValueError: If there is no accelerator, or another kind of optimizer wrapper.
+        ValueError: If it is another kind of optimizer wrapper.
     """
-    if get_device() == 'cpu':
-        raise UsageError("--amp needs a GPU: MMEngine's mixed precision does not run on a CPU")
     wrapper = cfg.optim_wrapper
-    if wrapper.type == 'OptimWrapper':
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UsageError(f'--amp needs optim_wrapper.type="OptimWrapper", got "{kind}"')
+    if get_device() == 'cpu':
+        wrapper.type = 'rtm_kd.CpuAmpOptimWrapper'
+        for name in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(name, None)
+    elif kind == 'OptimWrapper':
         wrapper.type = 'AmpOptimWrapper'
         wrapper.loss_scale = 'dynamic'
-    elif wrapper.type != 'AmpOptimWrapper':
-        raise UsageError(f'--amp needs optim_wrapper.type="OptimWrapper", got "{wrapper.type}"')
 
 
 @contextmanager

@@ -1,3 +1,4 @@
 from .hooks import DistillationLossDetachHook, SaveOnTerminationHook
+from .optimizers import CpuAmpOptimWrapper
 
-__all__ = ['DistillationLossDetachHook', 'SaveOnTerminationHook']
+__all__ = ['CpuAmpOptimWrapper', 'DistillationLossDetachHook', 'SaveOnTerminationHook']

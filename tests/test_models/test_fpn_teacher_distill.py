@@ -140,10 +140,37 @@ def test_gradients_of_the_teachers_side_are_not_lost(model_cfg, change):
     ],
 )
 def test_the_teachers_precision(model_cfg, monkeypatch, half_teacher, native, dtype):
-    monkeypatch.setattr(teacher_precision, '_cpu_has_bfloat16', lambda: native)
+    monkeypatch.setattr(teacher_precision, 'cpu_has_bfloat16', lambda: native)
     model = MODELS.build(ConfigDict(model_cfg, half_teacher=half_teacher))
     model.init_weights()
     assert {parameter.dtype for parameter in model.teacher.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize('loss', ['rtm_kd.ChannelWiseDivergence', 'mmrazor.PKDLoss'])
+def test_losses_are_float32_under_mixed_precision(loss):
+    recorders = dict(fpn=dict(type='ModuleOutputs', source='neck'))
+    distiller = MODELS.build(
+        dict(
+            type='rtm_kd.ConfigurableDistiller',
+            student_recorders=recorders,
+            teacher_recorders=recorders,
+            distill_losses=dict(loss=dict(type=loss)),
+            loss_forward_mappings=dict(
+                loss=dict(
+                    preds_S=dict(from_student=True, recorder='fpn'),
+                    preds_T=dict(from_student=False, recorder='fpn'),
+                )
+            ),
+        )
+    )
+    torch.manual_seed(0)
+    # Alike, as late in training: half precision's rounding would be all that is left.
+    teacher = torch.randn(2, 3, 8, 8).bfloat16()
+    student = (teacher + 0.01 * torch.randn(2, 3, 8, 8)).bfloat16()
+    expected = distiller.distill_losses['loss'](student.float(), teacher.float())
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = distiller.compute_distill_losses(dict(fpn=[student]), dict(fpn=[teacher]))
+    torch.testing.assert_close(losses['loss'], expected)
 
 
 def test_the_teacher_gives_the_same_features_with_its_norms_folded(tmp_path):

@@ -202,12 +202,6 @@ def test_a_typo_in_a_type_is_named_with_its_near_misses(
     assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='with a GPU it works')
-def test_mixed_precision_without_a_gpu_is_refused(kd_config, options, tmp_path):
-    with pytest.raises(ValueError, match='--amp needs a GPU'):
-        train(kd_config, work_dir=str(tmp_path / 'run'), amp=True, cfg_options=options)
-
-
 def test_testing_weights_of_another_model_is_refused(distilled, options, tmp_path):
     options.pop('teacher_ckpt')
     with pytest.raises(ValueError, match=r'does not fit the model.*expected'):

@@ -7,6 +7,8 @@ from mmengine.logging import print_log
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from rtm_kd.utils.precision import cpu_has_bfloat16
+
 
 def fold_batch_norms(model: nn.Module, kept: set[str]) -> None:
     """Fold each BN into the convolution before it, in place.
@@ -38,7 +40,7 @@ def half_precision(device: torch.device) -> torch.dtype:
     """
     if device.type == 'cuda':
         return torch.float16
-    if device.type == 'cpu' and _cpu_has_bfloat16():
+    if device.type == 'cpu' and cpu_has_bfloat16():
         return torch.bfloat16
     _log_once(f'the teacher runs in float32: no native half precision on this {device.type}')
     return torch.float32
@@ -52,16 +54,6 @@ def autocast_dtype(device: torch.device) -> Optional[torch.dtype]:
     if device.type == 'cpu':
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
-
-
-@functools.cache
-def _cpu_has_bfloat16() -> bool:
-    try:
-        with open('/proc/cpuinfo', encoding='utf-8') as file:
-            flags = next((line for line in file if line.startswith('flags')), '')
-    except OSError:
-        return False
-    return bool({'avx512_bf16', 'amx_bf16'} & set(flags.split()))
 
 
 @functools.cache
