@@ -90,7 +90,7 @@ class ConfigurableDistiller(BaseModule):
             if fused is not None:
                 mapping, loss = fused
             elif not self.reference:
-                # Other connectors and losses expect the teacher in the student's precision.
+                # Other connectors expect the teacher in the student's precision.
                 teacher_records = {
                     name: [_as_float32(output) for output in outputs]
                     for name, outputs in teacher_records.items()
@@ -99,6 +99,9 @@ class ConfigurableDistiller(BaseModule):
                 argument: self._feature(student_records, teacher_records, **location)
                 for argument, location in mapping.items()
             }
+            if fused is None and not self.reference:
+                # Mixed precision leaves it to the loss: on a CPU even a softmax stays halved.
+                arguments = {name: _as_float32(value) for name, value in arguments.items()}
             losses[loss_name] = loss(**arguments)
         return losses
 
