@@ -1,10 +1,15 @@
+import os
+import shutil
 import sysconfig
 from importlib.metadata import distributions
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
+# They need the checkout around them.
+NOT_PACKAGED = shutil.ignore_patterns('__pycache__', 'quickstart.sh', 'run_tests.sh', 'soak.sh')
 
 
 def requirements() -> list:
@@ -30,6 +35,33 @@ def version() -> str:
     return names['__version__']
 
 
+class BuildWithMim(build_py):
+    """Puts configs and tools where MIM and ``rtm_kd::`` bases look for them: rtm_kd/.mim."""
+
+    def run(self) -> None:
+        super().run()
+        package = HERE if self.editable_mode else Path(self.build_lib).resolve()
+        mim = package / 'rtm_kd' / '.mim'
+        shutil.rmtree(mim, ignore_errors=True)
+        (mim / 'configs' / 'rtmdet').mkdir(parents=True)
+        # A link follows what is edited in the checkout; a wheel needs the files.
+        put = os.symlink if self.editable_mode else copy
+        for name in ('tools', 'model-index.yml'):
+            put(HERE / name, mim / name)
+        for path in (HERE / 'configs').iterdir():
+            put(path, mim / 'configs' / path.name)
+            if path.suffix == '.py':
+                # MMEngine wants a folder in `package::folder/config.py`.
+                put(path, mim / 'configs' / 'rtmdet' / path.name)
+
+
+def copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=NOT_PACKAGED)
+    else:
+        shutil.copyfile(source, target)
+
+
 setup(
     name='rtm_kd',
     version=version(),
@@ -41,6 +73,7 @@ setup(
     python_requires='>=3.9',
     packages=find_packages(include=['rtm_kd', 'rtm_kd.*']),
     install_requires=requirements(),
+    cmdclass={'build_py': BuildWithMim},
     extras_require={
         'tests': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff'],
     },

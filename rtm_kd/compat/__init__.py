@@ -11,6 +11,7 @@ from . import (
     cpu_distributed,
     mmcv_ext,
     mmrazor_quantization,
+    package_configs,
 )
 
 _FIXES = (
@@ -20,6 +21,7 @@ _FIXES = (
     checkpoint_save,
     cpu_distributed,
     collate_scope,
+    package_configs,
 )
 
 
