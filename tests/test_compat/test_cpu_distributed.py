@@ -1,7 +1,10 @@
+import datetime
 import socket
 
 import pytest
 import torch
+import torch.distributed as torch_dist
+from mmengine.dist import init_dist
 from mmengine.model import MMDistributedDataParallel
 
 from rtm_kd.compat import cpu_distributed
@@ -12,20 +15,53 @@ import torch
 import torch.distributed as torch_dist
 from mmengine.dist import init_dist
 from mmengine.model import MMDistributedDataParallel
+from torch import nn
 
 init_dist('pytorch')
 rank = torch_dist.get_rank()
-model = torch.nn.Linear(2, 1, bias=False)
+model = nn.Linear(2, 1, bias=False)
 # What Runner.wrap_model passes, on a machine with or without a GPU.
 model = MMDistributedDataParallel(model, device_ids=[0], broadcast_buffers=False)
 model(torch.full((1, 2), float(1 + 2 * rank))).sum().backward()
+report = [torch_dist.get_backend(), model.module.weight.grad.tolist()]
+
+# SyncBN, against BN on the whole batch: of four images one process has three.
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+images, aim = torch.randn(2, 4, 3, 5, 6) * 3 + 100
+own = slice(0, 3) if rank else slice(3, 4)
+for affine, tracked, momentum in ((True, True, 0.1), (True, True, None), (False, False, 0.1)):
+    options = dict(affine=affine, track_running_stats=tracked, momentum=momentum)
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.SyncBatchNorm(3, **options))
+    if affine:
+        nn.init.normal_(model[1].weight)
+    expected = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3, **options))
+    expected.load_state_dict(model.state_dict())
+    synced = MMDistributedDataParallel(model, device_ids=[0], broadcast_buffers=False)
+    for _ in range(2):
+        synced.zero_grad(), expected.zero_grad()
+        output, outputs = synced(images[own]), expected(images)
+        torch.testing.assert_close(output, outputs[own])
+        # Averaged over the processes, where the whole batch has a sum.
+        (2 * output * aim[own, :, 1:-1, 1:-1]).sum().backward()
+        (outputs * aim[:, :, 1:-1, 1:-1]).sum().backward()
+    for mine, theirs in zip(synced.parameters(), expected.parameters()):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-6, atol=1e-6)
+    for mine, theirs in zip(synced.buffers(), expected.buffers()):
+        torch.testing.assert_close(mine, theirs)
+    assert model[1](images[own].bfloat16()).dtype is torch.bfloat16
+    synced.eval(), expected.eval()
+    if tracked:
+        # Nobody waits for the others in evaluation.
+        expected.load_state_dict(synced.module.state_dict())
+        torch.testing.assert_close(synced.module(images[:rank + 1]), expected(images[:rank + 1]))
+report.append('synced')
 with open(f'rank{rank}.txt', 'w') as file:
-    print(torch_dist.get_backend(), model.module.weight.grad.tolist(), file=file)
-torch_dist.destroy_process_group()
+    print(*report, file=file)
 """
 
 
-def test_two_processes_on_the_cpu_share_their_gradients(run_python, tmp_path):
+def test_two_processes_on_the_cpu(run_python, tmp_path):
     (tmp_path / 'process.py').write_text(PROCESS)
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
@@ -37,12 +73,25 @@ def test_two_processes_on_the_cpu_share_their_gradients(run_python, tmp_path):
               'process.py'])
     """)
 
-    # The inputs are 1 and 3.
+    # The inputs of the linear model are 1 and 3.
     for rank in range(2):
-        assert (tmp_path / f'rank{rank}.txt').read_text() == 'gloo [[2.0, 2.0]]\n'
+        assert (tmp_path / f'rank{rank}.txt').read_text() == 'gloo [[2.0, 2.0]] synced\n'
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='nothing is changed where there is CUDA')
+needs_cpu = pytest.mark.skipif(
+    torch.cuda.is_available(), reason='nothing is changed where there is CUDA'
+)
+
+
+@needs_cpu
+def test_a_timeout_reaches_gloo(monkeypatch):
+    got = {}
+    monkeypatch.setattr(torch_dist, 'init_process_group', lambda **kwargs: got.update(kwargs))
+    init_dist('pytorch', backend='nccl', timeout=60)
+    assert got == dict(backend='gloo', timeout=datetime.timedelta(seconds=60))
+
+
+@needs_cpu
 def test_enabling_again_wraps_nothing():
     before = MMDistributedDataParallel.__init__
 
