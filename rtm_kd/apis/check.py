@@ -1,0 +1,229 @@
+"""A quick look at a config before a long run."""
+
+import contextlib
+import copy
+import logging
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Optional
+from uuid import uuid4
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+from rtm_kd.engine import DistillationLossDetachHook
+from rtm_kd.models.algorithms.detector import resolve_model_cfg
+from rtm_kd.models.algorithms.frozen_teacher import RANDOM
+from rtm_kd.utils import UsageError, load_config
+from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint
+from rtm_kd.utils.errors import name_what_can_not_be_built
+
+from .checks import check_data_files, check_datasets, check_values
+
+# Images of the steps that are timed where there is no GPU: a whole batch may take a minute.
+_MOST_IMAGES_ON_A_CPU = 4
+_STEPS = 3  # the first of which is slower than all later ones, and not counted
+
+
+def check(
+    config: str, images: int = 200, cfg_options: Optional[dict[str, Any]] = None
+) -> dict[str, Any]:
+    """Look at data, teacher and one training step of a config, and print what was found.
+
+    Args:
+        config (str): Path of the config.
+        images (int): Validation images on which the teacher is tested, 0 for none.
+        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
+
+    Returns:
+        dict: ``'data'``: split -> images, boxes and boxes of each class; ``'teacher_mAP'``:
+        None if it could not be tested; ``'step'``: seconds of a step with a whole batch, and
+        peak memory in MB; ``'hours'``: of the whole run, without evaluation.
+
+    Raises:
+        ValueError: For whatever would stop the run before its first step, in one sentence.
+    """
+    if images < 0:
+        raise UsageError(f'--images must be 0 or more, got {images}')
+    cfg = load_config(config, cfg_options)
+    check_values(cfg)
+    check_data_files(cfg, 'train', 'val')
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, name_what_can_not_be_built(), _quiet():
+        runner = Runner.from_cfg(_in_folder(cfg, folder))
+        check_datasets(runner, 'train', 'val')
+        found['data'] = {
+            split: _count(getattr(runner, f'{split}_dataloader').dataset)
+            for split in ('train', 'val')
+            if getattr(runner, f'_{split}_loop') is not None
+        }
+        for split, counts in found['data'].items():
+            _print_data(split, counts)
+        found['teacher_mAP'] = _teacher_map(cfg, folder, images) if images else None
+        found['step'] = _time_steps(runner)
+        found['hours'] = _hours(runner, found['step'])
+    step = found['step']
+    print(
+        f'a step: {step["distilling"]:.2f} s, after the detach {step["detached"]:.2f} s, '
+        f'{step["memory_mb"]:.0f} MB at most'
+        + (f'; measured with {step["images"]} images and scaled' if step['scaled'] else '')
+    )
+    print(f'the whole run: about {found["hours"]:.1f} h, without evaluation')
+    return found
+
+
+def _in_folder(cfg: Config, folder: str) -> Config:
+    cfg = copy.deepcopy(cfg)
+    name = uuid4().hex
+    cfg.update(work_dir=folder, experiment_name=name, log_level='ERROR')
+    if isinstance(cfg.get('visualizer'), dict):
+        cfg.visualizer.update(name=name, vis_backends=None)
+    return cfg
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # Only warnings, such as those of the annotations; COCO's tables go nowhere.
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        for handler in MMLogger.get_current_instance().handlers:
+            handler.flush()
+
+
+def _count(dataset: BaseDataset) -> dict[str, Any]:
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    classes = dataset.metainfo.get('classes') or ()
+    counts = Counter()
+    empty = 0
+    for index in range(len(dataset)):
+        labels = [each['bbox_label'] for each in dataset.get_data_info(index)['instances']]
+        counts.update(labels)
+        empty += not labels
+    return dict(
+        images=len(dataset),
+        without_boxes=empty,
+        boxes=sum(counts.values()),
+        classes={name: counts[label] for label, name in enumerate(classes)},
+    )
+
+
+def _print_data(split: str, counts: dict[str, Any]) -> None:
+    classes = ', '.join(f'{name} {count}' for name, count in counts['classes'].items())
+    print(
+        f'{split}: {counts["images"]} images ({counts["without_boxes"]} without boxes), '
+        f'{counts["boxes"]} boxes: {classes}'
+    )
+    silent = [name for name, count in counts['classes'].items() if not count]
+    if silent:
+        print(f'warning: no box of {", ".join(silent)} in {split}')
+
+
+def _teacher_map(cfg: Config, folder: str, images: int) -> Optional[float]:
+    """Test the teacher on the first validation images."""
+    model, checkpoint = cfg.model, cfg.model.get('teacher_ckpt')
+    if 'teacher' not in model or checkpoint == RANDOM or not isinstance(checkpoint, str):
+        if checkpoint == RANDOM:
+            print('warning: the teacher is random, and knows nothing')
+        return None
+    tested = _in_folder(cfg, folder)
+    tested.model = resolve_model_cfg(model.teacher, 'teacher')
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        tested.pop(key, None)
+    for key in ('dataloader', 'evaluator', 'cfg'):
+        tested[f'test_{key}'] = tested.pop(f'val_{key}')
+    tested.test_cfg = dict(type='TestLoop')
+    tested.custom_hooks = []
+    dataset = tested.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.indices = images
+    runner = Runner.from_cfg(tested)
+    content = read_checkpoint(checkpoint)['state_dict']
+    expected = runner.model.state_dict()
+    head = [name for name in expected if name.startswith('bbox_head.')]
+    if any(name not in content or content[name].shape != expected[name].shape for name in head):
+        print('the teacher has other classes or another head, so its mAP is not known')
+        return None
+    check_state_dict(content, expected, checkpoint, 'the teacher')
+    runner.model.load_state_dict(content)
+    subset = runner.test_dataloader.dataset
+    for metric in runner.test_evaluator.metrics:
+        # Or images that were not looked at would count as if nothing had been found on them.
+        metric.img_ids = [subset.get_data_info(index)['img_id'] for index in range(len(subset))]
+    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+        metrics = runner.test()
+    # COCO's metric has none where nothing was found.
+    score = next((value for name, value in metrics.items() if name.endswith('bbox_mAP')), 0.0)
+    print(f'teacher: mAP {score:.3f} on {len(subset)} validation images')
+    return score
+
+
+def _time_steps(runner: Runner) -> dict[str, Any]:
+    """Do some training steps, with the teacher and without."""
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.max_iters)
+    # Not of the student: pretrained weights would be a download, and time needs none.
+    teacher = getattr(runner.model, '_teacher', None)
+    if teacher is not None:
+        teacher.load()
+    on_gpu = get_device() != 'cpu'
+    loader = runner.train_dataloader
+    whole = loader.batch_size or loader.batch_sampler.batch_size
+    images = whole if on_gpu else min(whole, _MOST_IMAGES_ON_A_CPU)
+    dataset = loader.dataset
+    dataset.full_init()
+    samples = [dataset[index % len(dataset)] for index in range(images)]
+    batch = loader.collate_fn(samples)
+    runner.model.train()
+    before = _memory()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    seconds = {}
+    for stage in ('distilling', 'detached'):
+        if stage == 'detached' and teacher is not None:
+            runner.model.detach_teacher()
+        times = []
+        for _ in range(_STEPS):
+            start = time.perf_counter()
+            losses = runner.model.train_step(copy.deepcopy(batch), runner.optim_wrapper)
+            total = losses['loss'].item()
+            times.append(time.perf_counter() - start)
+        if not torch.isfinite(torch.tensor(total)):
+            raise UsageError(f'the loss of the first steps is {total}; look at teacher and data')
+        seconds[stage] = min(times[1:]) * whole / images
+    memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _memory() - before
+    return dict(
+        seconds,
+        memory_mb=memory if on_gpu else memory * whole / images,
+        images=images,
+        scaled=images != whole,
+    )
+
+
+def _memory() -> float:
+    """Peak memory of the process, in MB."""
+    unit = 2**20 if sys.platform == 'darwin' else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _hours(runner: Runner, step: dict[str, float]) -> float:
+    epochs = runner.max_epochs
+    hooks = [hook for hook in runner.hooks if isinstance(hook, DistillationLossDetachHook)]
+    detach = hooks[0].detach_epoch if hooks else 0
+    steps = len(runner.train_dataloader)
+    seconds = steps * (detach * step['distilling'] + (epochs - detach) * step['detached'])
+    return seconds / 3600

@@ -1,0 +1,77 @@
+import json
+
+import pytest
+import torch
+from helpers import ROOT
+from mmengine.registry import MODELS
+
+from rtm_kd.apis.check import check
+from rtm_kd.utils import load_config
+
+TEACHER = str(ROOT / 'configs/custom_dataset/rtmdet_s_bccd.py')
+
+
+@pytest.fixture(scope='module')
+def teacher_ckpt(data_root, tmp_path_factory):
+    cfg = load_config(TEACHER, dict(class_names=['disc', 'square']))
+    path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), path)
+    return str(path)
+
+
+def test_data_teacher_step_and_time_of_a_run(
+    kd_config, options, teacher_ckpt, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    options.update(teacher_ckpt=teacher_ckpt, max_epochs=300, num_epochs_stage2=20)
+    found = check(kd_config, images=5, cfg_options=options)
+    assert found['data']['train'] == dict(
+        images=12, without_boxes=0, boxes=12, classes=dict(disc=6, square=6)
+    )
+    assert 0 <= found['teacher_mAP'] < 0.2
+    step = found['step']
+    assert step['detached'] > 0 and step['distilling'] > 0
+    # Three steps an epoch.
+    hours = (280 * step['distilling'] + 20 * step['detached']) * 3 / 3600
+    assert found['hours'] == pytest.approx(hours)
+    printed = capsys.readouterr().out
+    assert 'train: 12 images' in printed and 'on 5 validation images' in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_without_boxes_and_a_random_teacher_are_pointed_out(
+    kd_config, options, data_root, capsys
+):
+    content = json.loads((data_root / 'annotations/train.json').read_text())
+    content['annotations'] = [each for each in content['annotations'] if each['category_id'] == 0]
+    (data_root / 'annotations/discs.json').write_text(json.dumps(content))
+    options['train_ann_file'] = 'annotations/discs.json'
+    found = check(kd_config, cfg_options=options)
+    assert found['teacher_mAP'] is None
+    printed = capsys.readouterr().out
+    assert 'no box of square in train' in printed and 'the teacher is random' in printed
+
+
+def test_a_teacher_of_other_classes_is_not_tested(
+    kd_config, options, teacher_ckpt, tmp_path, capsys
+):
+    content = torch.load(teacher_ckpt)
+    head = 'bbox_head.head_module.rtm_cls.0.'
+    content['state_dict'][head + 'weight'] = torch.zeros(80, 128, 1, 1)
+    torch.save(content, tmp_path / 'coco.pth')
+    options['teacher_ckpt'] = str(tmp_path / 'coco.pth')
+    assert check(kd_config, cfg_options=options)['teacher_mAP'] is None
+    assert 'other classes' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'images, changes, message',
+    [
+        (-1, {}, '--images must be 0 or more, got -1'),
+        (5, {'train_ann_file': 'nothing.json'}, 'nothing.json is missing'),
+        (5, {'teacher_ckpt': 'nowhere.pth'}, 'no checkpoint file nowhere.pth'),
+    ],
+)
+def test_what_would_stop_the_run_is_one_sentence(kd_config, options, images, changes, message):
+    with pytest.raises(ValueError, match=message):
+        check(kd_config, images, {**options, **changes})
