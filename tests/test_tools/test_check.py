@@ -24,6 +24,7 @@ def test_data_teacher_step_and_time_of_a_run(
 ):
     monkeypatch.chdir(tmp_path)
     options.update(teacher_ckpt=teacher_ckpt, max_epochs=300, num_epochs_stage2=20)
+    options['teacher'] = dict(cfg_path=TEACHER, num_classes=2)
     found = check(kd_config, images=5, cfg_options=options)
     assert found['data']['train'] == dict(
         images=12, without_boxes=0, boxes=12, classes=dict(disc=6, square=6)
