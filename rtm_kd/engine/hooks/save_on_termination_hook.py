@@ -55,6 +55,7 @@ class SaveOnTerminationHook(Hook):
             if hasattr(loop, 'dataloader'):
                 loader = loop.dataloader
                 loader.worker_init_fn = functools.partial(_deaf_worker, loader.worker_init_fn)
+        atexit.register(_end_workers)
 
     def before_train_epoch(self, runner: Runner) -> None:
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
@@ -134,3 +135,14 @@ def _deaf_worker(init: Optional[Callable], worker_id: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if init is not None:
         init(worker_id)
+
+
+def _end_workers() -> None:
+    # When a run has failed they are still there at the end of the process, and multiprocessing
+    # would ask them with the signal that they are deaf to, and wait for ever.
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    if workers:
+        # Or torch takes their end for another failure.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in workers:
+        worker.kill()
