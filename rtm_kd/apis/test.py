@@ -11,7 +11,7 @@ from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint, student_s
 from rtm_kd.utils.errors import name_what_can_not_be_built
 
 from .checks import check_data_files, check_datasets, check_values
-from .train import no_work_dir_on_usage_error, set_work_dir
+from .train import no_work_dir_on_usage_error, run_errors_in_log, set_work_dir
 
 
 def test(
@@ -77,7 +77,8 @@ def test(
         model.load_state_dict(state_dict)
     if out is not None:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
-    return runner.test()
+    with run_errors_in_log(runner):
+        return runner.test()
 
 
 def use_student(cfg: Config) -> None:

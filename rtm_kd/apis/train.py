@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from rtm_kd.engine import SaveOnTerminationHook
+from rtm_kd.engine import FiniteLossHook, SaveOnTerminationHook
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint
-from rtm_kd.utils.errors import name_what_can_not_be_built
+from rtm_kd.utils.errors import RunError, name_what_can_not_be_built
 
 from .checks import check_data_files, check_datasets, check_values
 
@@ -42,7 +42,8 @@ def train(
 
     Raises:
         ValueError: For whatever the user can put right, before the first image is read; a
-            work dir that this call made is gone again.
+            work dir that this call made is gone again. Later, as a ``RunError``, for losses
+            that are not finite any more and images that can't be read; the work dir stays.
     """
     cfg = load_config(config, cfg_options)
     check_values(cfg)
@@ -64,8 +65,10 @@ def train(
     with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
         runner = Runner.from_cfg(cfg)
         check_datasets(runner, 'train', 'val')
+        runner.register_hook(FiniteLossHook())
         runner.register_hook(SaveOnTerminationHook())
-        runner.train()
+        with run_errors_in_log(runner):
+            runner.train()
     return runner
 
 
@@ -104,7 +107,18 @@ def no_work_dir_on_usage_error(work_dir: str) -> Iterator[None]:
     existed = os.path.exists(work_dir)
     try:
         yield
-    except UsageError:
-        if not existed and not any(Path(work_dir).glob('*.pth')):
+    except UsageError as error:
+        begun = isinstance(error, RunError) or any(Path(work_dir).glob('*.pth'))
+        if not existed and not begun:
             shutil.rmtree(work_dir, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def run_errors_in_log(runner: Runner) -> Iterator[None]:
+    """Log what ends a run: in its file, and on the terminal whichever process it is."""
+    try:
+        yield
+    except RunError as error:
+        runner.logger.error(str(error))
         raise

@@ -1,4 +1,9 @@
-from .hooks import DistillationLossDetachHook, SaveOnTerminationHook
+from .hooks import DistillationLossDetachHook, FiniteLossHook, SaveOnTerminationHook
 from .optimizers import CpuAmpOptimWrapper
 
-__all__ = ['CpuAmpOptimWrapper', 'DistillationLossDetachHook', 'SaveOnTerminationHook']
+__all__ = [
+    'CpuAmpOptimWrapper',
+    'DistillationLossDetachHook',
+    'FiniteLossHook',
+    'SaveOnTerminationHook',
+]

@@ -25,6 +25,20 @@ class UsageError(ValueError):
     """
 
 
+class RunError(UsageError):
+    """A fault that ends a run under way: the log has it too, and the work dir stays.
+
+    Torch hands on what a loader's process raises with the traceback as its message, which is
+    cut down to the sentence again here.
+
+    Args:
+        message (str): What says what went wrong, and how to put it right.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f'{type(self).__name__}: ')[2].strip())
+
+
 def near_misses(name: str, known: Iterable[str]) -> str:
     """Return ``'; did you mean "a" or "b"?'``, or nothing if no known name is close."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

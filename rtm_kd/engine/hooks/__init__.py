@@ -1,4 +1,5 @@
 from .distillation_loss_detach_hook import DistillationLossDetachHook
+from .finite_loss_hook import FiniteLossHook
 from .save_on_termination_hook import SaveOnTerminationHook
 
-__all__ = ['DistillationLossDetachHook', 'SaveOnTerminationHook']
+__all__ = ['DistillationLossDetachHook', 'FiniteLossHook', 'SaveOnTerminationHook']

@@ -1,0 +1,160 @@
+import math
+import re
+from typing import Any, Optional
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from rtm_kd.models.distillers import ConfigurableDistiller
+from rtm_kd.registry import HOOKS
+from rtm_kd.utils.checkpoint import newest_checkpoint
+from rtm_kd.utils.errors import RunError, UsageError
+
+# Losses in a row that a fixed scale of mixed precision may skip: as many as halve the usual
+# dynamic one, 65536, to below 1.
+_SKIPPED_AT_MOST = 17
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Ends a run whose losses or weights are not finite any more, before they are saved.
+
+    The error names the losses, for one of distillation the features it compares, the
+    iteration, and the checkpoint from which ``--resume`` goes on.
+
+    With mixed precision an infinite loss is part of the search for the scale: the optimizer
+    skips its step, and the run ends only when the scale has fallen below 1 and the loss is
+    still not finite, or to 0, from which it can't rise again.
+
+    In a distributed run the process that meets the loss ends at once, and its launcher ends
+    the others, as for every error: to agree on it first would make each iteration wait.
+    """
+
+    # After RuntimeInfoHook, which waits for the losses of every iteration to log them, so that
+    # looking at their total here costs no more waiting, on a GPU neither; before EMAHook and
+    # all that saves.
+    priority = 'HIGH'
+
+    def __init__(self) -> None:
+        self._skipped = 0
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        # The file may hold nothing but the weights.
+        weights = checkpoint.get('state_dict', checkpoint)
+        broken = _not_finite(_unwrapped(runner.model), weights)
+        if broken:
+            raise UsageError(
+                f'the checkpoint {runner._load_from} is of a run that went wrong: {broken}; take '
+                'an earlier one, --resume FILE'
+            )
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Optional[dict] = None,
+    ) -> None:
+        scale = _loss_scale(runner.optim_wrapper)
+        if outputs is None or math.isfinite(outputs.get('loss', 0.0)):
+            self._skipped = 0
+            if scale == 0:
+                raise self._error(
+                    runner,
+                    batch_idx,
+                    "the loss scale of mixed precision has fallen to 0, so that the weights don't "
+                    'change any more: the losses are finite, their gradients are not',
+                )
+            return
+        self._skipped += 1
+        if scale is not None:
+            fixed = getattr(runner.optim_wrapper, '_scale_update_param', None) is not None
+            given_up = self._skipped >= _SKIPPED_AT_MOST if fixed else scale < 1
+            if not given_up:
+                return
+        raise self._error(runner, batch_idx, _fault(_unwrapped(runner.model), outputs))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        # The loss may be finite and its gradient not, so that only the next loss would show it.
+        broken = _not_finite(_unwrapped(runner.model), checkpoint['state_dict'])
+        if broken:
+            raise self._error(runner, None, f'{broken}, while the losses were finite')
+
+    def _error(self, runner: Runner, batch_idx: Optional[int], fault: str) -> RunError:
+        when = f'epoch {runner.epoch + 1}'
+        if batch_idx is not None:
+            when += f', iteration {batch_idx + 1} of {len(runner.train_dataloader)}'
+        try:
+            last = newest_checkpoint(runner.work_dir)
+        except UsageError:
+            last = None
+        lower = 'optim_wrapper.optimizer.lr'
+        if last is None:
+            remedy = f'there is no checkpoint yet; begin again with a lower {lower}'
+        else:
+            # What --resume restores includes the learning rate.
+            remedy = (
+                f'the last good checkpoint is {last}, and --resume goes on from it; if it comes '
+                f'back, begin from its weights, load_from={last}, with a lower {lower}'
+            )
+        remedy += ' or optim_wrapper.clip_grad.max_norm=35'
+        if _loss_scale(runner.optim_wrapper) is not None:
+            remedy += ', or without mixed precision'
+        return RunError(f'{when}: {fault}; stopped, and nothing of it was saved; {remedy}')
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _loss_scale(optim_wrapper: OptimWrapper) -> Optional[float]:
+    """Return the scale of mixed precision, None where there is none to adapt."""
+    scaler = getattr(optim_wrapper, 'loss_scaler', None)
+    return scaler.get_scale() if scaler is not None and scaler.is_enabled() else None
+
+
+def _fault(model: nn.Module, outputs: dict[str, torch.Tensor]) -> str:
+    losses = {name: float(value) for name, value in outputs.items() if 'loss' in name}
+    total = losses.pop('loss')
+    broken = [name for name, value in losses.items() if not math.isfinite(value)]
+    if not broken:
+        return f'the sum of the losses is {total}'
+    if len(broken) == len(losses) > 1:
+        return (
+            f'none of the losses is finite ({", ".join(broken)}), most likely because the step '
+            'before has broken the weights'
+        )
+    return ', '.join(f'{_described(model, name)} is {losses[name]}' for name in broken)
+
+
+def _described(model: nn.Module, loss: str) -> str:
+    """Return a loss's name, and for one of distillation what it compares."""
+    distiller = getattr(model, 'distiller', None)
+    name = loss.removeprefix('distill.')
+    if not isinstance(distiller, ConfigurableDistiller) or name not in distiller.distill_losses:
+        return loss
+    location = next(iter(distiller.loss_forward_mappings[name].values()))
+    side = 'student' if location['from_student'] else 'teacher'
+    source = getattr(distiller, f'{side}_sources')[location['recorder']]
+    level = re.match(r'neck\.\w+\.(\d+)', source)
+    level = f'FPN level {level[1]}, ' if level else ''
+    return f'{loss} ({level}"{source}" of the {side})'
+
+
+def _not_finite(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> str:
+    """Name the weights and running statistics that hold infinite or no numbers."""
+    # Any other buffer may hold an infinity on purpose.
+    trained = {name for name, _ in model.named_parameters()}
+    broken = [
+        name
+        for name, value in state_dict.items()
+        if (name in trained or '.running_' in name) and not value.isfinite().all()
+    ]
+    if not broken:
+        return ''
+    more = f' and {len(broken) - 2} more' if len(broken) > 2 else ''
+    return f'{", ".join(broken[:2])}{more} of its weights are infinite or no numbers'

@@ -1,0 +1,171 @@
+import math
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from rtm_kd.apis import train
+from rtm_kd.engine import FiniteLossHook
+from rtm_kd.models.algorithms import FpnTeacherDistill
+
+ITERATIONS = 3  # of an epoch
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """Change a distillation loss in the iteration of this number, counted from 0."""
+    loss = FpnTeacherDistill.loss
+    spoilt = {}
+    done = []
+
+    def changed(self, *args, **kwargs):
+        losses = loss(self, *args, **kwargs)
+        if len(done) in spoilt:
+            name = 'distill.loss_pkd_fpn1'
+            losses[name] = spoilt[len(done)](losses[name])
+        done.append(losses)
+        return losses
+
+    def spoil(iteration, change):
+        spoilt[iteration] = change
+
+    monkeypatch.setattr(FpnTeacherDistill, 'loss', changed)
+    return spoil
+
+
+@pytest.fixture
+def begun(distilled, tmp_path):
+    """A work dir with the checkpoint of the first epoch."""
+    work_dir = tmp_path / 'run'
+    work_dir.mkdir()
+    shutil.copy(distilled / 'epoch_1.pth', work_dir)
+    return work_dir
+
+
+def checkpoints(work_dir):
+    return sorted(path.name for path in work_dir.glob('*.pth'))
+
+
+def test_a_run_that_goes_wrong_says_so_and_goes_on(kd_config, options, begun, spoil):
+    spoil(1, lambda loss: loss * math.nan)
+    with pytest.raises(ValueError) as stopped:
+        train(kd_config, work_dir=str(begun), resume='auto', cfg_options=options)
+    message = str(stopped.value)
+    assert message.startswith(
+        'epoch 2, iteration 2 of 3: distill.loss_pkd_fpn1 '
+        '(FPN level 1, "neck.out_layers.1.conv" of the student) is nan; stopped'
+    )
+    assert f'the last good checkpoint is {begun / "epoch_1.pth"}, and --resume' in message
+    assert '\n' not in message
+    assert checkpoints(begun) == ['epoch_1.pth']
+    assert message in next(begun.glob('*/*.log')).read_text()
+
+    options.update(max_epochs=2, num_epochs_stage2=0)
+    runner = train(kd_config, work_dir=str(begun), resume='auto', cfg_options=options)
+    assert runner.iter == 2 * ITERATIONS
+    assert checkpoints(begun) == ['epoch_1.pth', 'epoch_2.pth']
+
+
+def test_weights_that_a_finite_loss_broke_are_not_saved(kd_config, options, tmp_path, spoil):
+    # The root of zero has an infinite gradient.
+    spoil(0, lambda loss: loss + (loss * 0).sqrt())
+    options['train_dataloader.dataset.indices'] = 4  # one iteration, and then it saves
+    work_dir = tmp_path / 'run'
+    with pytest.raises(ValueError) as stopped:
+        train(kd_config, work_dir=str(work_dir), cfg_options=options)
+    assert 'of its weights are infinite or no numbers' in str(stopped.value)
+    assert 'epoch 1: architecture.' in str(stopped.value)
+    assert 'there is no checkpoint yet' in str(stopped.value)
+    assert checkpoints(work_dir) == []
+    # What it did until then can be read all the same.
+    assert 'Epoch(train)' in next(work_dir.glob('*/*.log')).read_text()
+
+
+class Run:
+    """What the hook sees of a runner with mixed precision, whose scale is halved at each fault."""
+
+    epoch = 0
+    train_dataloader = range(100)
+
+    def __init__(self, work_dir, scale=None, fixed=None, enabled=True):
+        self.work_dir = str(work_dir)
+        self.model = nn.Linear(2, 2)
+        self.optim_wrapper = SimpleNamespace(_scale_update_param=fixed)
+        if scale is not None or fixed is not None:
+            self.optim_wrapper.loss_scaler = SimpleNamespace(
+                get_scale=lambda: self.scale, is_enabled=lambda: enabled
+            )
+        self.scale = fixed or scale
+        self.fixed = fixed
+        self.hook = FiniteLossHook()
+
+    def iterate(self, loss, **losses):
+        if not math.isfinite(loss) and self.scale is not None and self.fixed is None:
+            self.scale /= 2
+        outputs = {name: torch.tensor(value) for name, value in {'loss': loss, **losses}.items()}
+        self.hook.after_train_iter(self, 0, outputs=outputs)
+
+
+def test_without_mixed_precision_the_first_fault_is_the_last(tmp_path):
+    run = Run(tmp_path)
+    run.iterate(1.0, accuracy=math.nan)  # which is only logged
+    with pytest.raises(ValueError, match='loss_cls is nan, loss_bbox is inf; stopped'):
+        run.iterate(math.nan, loss_cls=math.nan, loss_bbox=math.inf, loss_other=1.0)
+    with pytest.raises(ValueError, match=r'none .* finite \(loss_cls, loss_bbox\), .* weights'):
+        run.iterate(math.nan, loss_cls=math.nan, loss_bbox=math.inf)
+    with pytest.raises(ValueError, match='the sum of the losses is inf'):
+        run.iterate(math.inf, loss_cls=1.0)
+
+
+def test_a_scaler_that_scales_nothing_is_none(tmp_path):
+    with pytest.raises(ValueError, match='loss_cls is nan'):
+        Run(tmp_path, scale=65536.0, enabled=False).iterate(math.nan, loss_cls=math.nan)
+
+
+def test_mixed_precision_goes_on_until_the_scaler_gives_up(tmp_path):
+    run = Run(tmp_path, scale=4.0)
+    for _ in range(2):
+        run.iterate(math.inf, loss_cls=math.inf)
+    run.iterate(1.0, loss_cls=1.0)
+    with pytest.raises(ValueError, match=r'loss_cls is inf; .* without mixed precision'):
+        run.iterate(math.inf, loss_cls=math.inf)
+
+
+def test_a_fixed_scale_gives_up_after_as_many_in_a_row(tmp_path):
+    run = Run(tmp_path, fixed=512.0)
+    for _ in range(2):
+        for _ in range(16):
+            run.iterate(math.inf, loss_cls=math.inf)
+        run.iterate(1.0, loss_cls=1.0)
+    for _ in range(16):
+        run.iterate(math.inf, loss_cls=math.inf)
+    with pytest.raises(ValueError, match='loss_cls is inf'):
+        run.iterate(math.inf, loss_cls=math.inf)
+
+
+def test_a_scale_of_zero_ends_a_run_that_learns_nothing(tmp_path):
+    run = Run(tmp_path, scale=1e-9)
+    run.iterate(1.0, loss_cls=1.0)
+    run.scale = 0.0
+    with pytest.raises(ValueError, match="fallen to 0, so that the weights don't change"):
+        run.iterate(1.0, loss_cls=1.0)
+
+
+@pytest.mark.parametrize('name', ['0.weight', '1.running_var'])
+def test_broken_weights_are_neither_saved_nor_gone_on_from(tmp_path, name):
+    run = Run(tmp_path)
+    run.model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    # A buffer may be infinite on purpose.
+    run.model.register_buffer('mask', torch.tensor(-math.inf))
+    checkpoint = dict(state_dict=run.model.state_dict())
+    run.hook.before_save_checkpoint(run, checkpoint)
+    run.hook.after_load_checkpoint(run, checkpoint)
+    checkpoint['state_dict'][name].view(-1)[0] = math.inf
+    with pytest.raises(ValueError, match=f'epoch 1: {name} of its weights'):
+        run.hook.before_save_checkpoint(run, checkpoint)
+    run._load_from = 'epoch_7.pth'
+    for loaded in (checkpoint, checkpoint['state_dict']):
+        with pytest.raises(ValueError, match=rf'epoch_7\.pth is of a run .* wrong: {name} of'):
+            run.hook.after_load_checkpoint(run, loaded)
