@@ -3,14 +3,19 @@
 import json
 import math
 import os
+from collections.abc import Iterator
 from numbers import Real
 from typing import Any, Optional
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from rtm_kd.utils.errors import UsageError
+
+from .annotations import checked_annotations
+from .images import check_images, name_faulty_images
 
 COCO_REMEDY = (
     'for COCO, see "Getting COCO" in the README; for your own data set data_root, '
@@ -118,28 +123,59 @@ def _path(what: str, root: str, name: Optional[str]) -> Optional[str]:
 
 
 def check_datasets(runner: Runner, *splits: str) -> None:
-    """Raise unless classes of config, annotations and model agree, and there are images.
+    """Raise unless annotations and image files can be used, and classes agree with the model.
 
-    Builds the dataloaders, which the runner then uses.
+    Builds the dataloaders, which the runner then uses. From then on an image that can't be
+    read ends the run with its name.
 
     Raises:
-        ValueError: Naming the classes that the annotations lack, or both counts.
+        ValueError: Naming what is wrong with an annotation file or its images, the classes
+            that it lacks, or both counts.
     """
     for split in splits:
-        loop = f'_{split}_loop'
-        if getattr(runner, loop) is None:
+        if getattr(runner, f'_{split}_loop') is None:
             continue
-        dataset = getattr(runner, f'{split}_dataloader').dataset
-        while hasattr(dataset, 'dataset'):
-            dataset = dataset.dataset
-        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        ann_file = getattr(dataset, 'ann_file', None)
-        if classes and hasattr(dataset, 'cat_ids'):
-            if len(dataset.cat_ids) < len(classes):
-                _raise_unknown_classes(split, classes, ann_file)
-            _check_num_classes(runner, classes)
-        if len(dataset) == 0:
-            raise UsageError(f'no image of {ann_file} is left for {split} after filtering')
+        with checked_annotations(split):
+            whole = getattr(runner, f'{split}_dataloader').dataset
+        for dataset in _innermost_datasets(whole):
+            classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+            ann_file = getattr(dataset, 'ann_file', None)
+            if classes and hasattr(dataset, 'cat_ids'):
+                if len(dataset.cat_ids) < len(classes):
+                    _raise_unknown_classes(split, classes, ann_file)
+                _check_num_classes(runner, classes)
+            if len(dataset) == 0:
+                raise UsageError(f'no image of {ann_file} is left for {split} after filtering')
+            if isinstance(dataset, BaseDataset):
+                _check_boxes(dataset, split)
+                check_images(dataset, split)
+                name_faulty_images(dataset)
+
+
+def _check_boxes(dataset: BaseDataset, split: str) -> None:
+    """Raise if not a single image has a box: MMDetection would look for one a thousand times."""
+    filters = getattr(dataset, 'filter_cfg', None) or {}
+    if split == 'test' or (split == 'train' and not filters.get('filter_empty_gt')):
+        return
+    for index in range(len(dataset)):
+        instances = dataset.get_data_info(index).get('instances', [])
+        if any(not instance.get('ignore_flag') for instance in instances):
+            return
+    raise UsageError(
+        f'no image of the {split} annotation file {dataset.ann_file} has a box of one of the '
+        'classes that is not marked as a crowd'
+    )
+
+
+def _innermost_datasets(dataset: Any) -> Iterator[Any]:
+    """Yield what wrappers such as RepeatDataset and ConcatDataset are around."""
+    if hasattr(dataset, 'dataset'):
+        yield from _innermost_datasets(dataset.dataset)
+    elif hasattr(dataset, 'datasets'):
+        for part in dataset.datasets:
+            yield from _innermost_datasets(part)
+    else:
+        yield dataset
 
 
 def _raise_unknown_classes(split: str, classes: tuple, ann_file: str) -> None:

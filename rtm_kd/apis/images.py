@@ -1,0 +1,117 @@
+"""Image files: what is found missing before a run, and what is said of those it can't read."""
+
+import functools
+import os
+from collections import defaultdict
+from typing import Any
+
+import cv2
+from mmcv.transforms import LoadImageFromFile
+from mmengine.dataset import BaseDataset
+
+from rtm_kd.utils.errors import RunError, UsageError
+
+_SHOWN = 3  # files of each kind of fault
+
+
+def check_images(dataset: BaseDataset, split: str) -> None:
+    """Raise unless every image file that a dataset will read is there, and not empty.
+
+    Whether they can be decoded is seen as they are read, see :func:`name_faulty_images`. A
+    dataset that reads its images from elsewhere than files is not checked.
+
+    Args:
+        dataset (BaseDataset): A dataset that is fully initialised.
+        split (str): ``'train'``, ``'val'`` or ``'test'``, for the message.
+
+    Raises:
+        ValueError: With the first few names and ids.
+    """
+    if not _reads_files(dataset):
+        return
+    folders = defaultdict(dict)
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        folder, name = os.path.split(info['img_path'])
+        folders[folder][name] = info.get('img_id', index)
+    faults = defaultdict(list)
+    for folder, images in folders.items():
+        sizes = _sizes(folder, images)
+        for name, identity in images.items():
+            size = sizes.get(name)
+            if not size:
+                fault = 'are missing' if size is None else 'are empty'
+                faults[fault].append(f'{os.path.join(folder, name)} (image id {identity})')
+    if faults:
+        text = '; '.join(
+            f'{len(files)} of its {len(dataset)} images {fault}: {", ".join(files[:_SHOWN])}'
+            + (', ...' if len(files) > _SHOWN else '')
+            for fault, files in faults.items()
+        )
+        raise UsageError(
+            f'the {split} annotation file {dataset.ann_file} names what is not there: {text}; '
+            'copy them again, or set data_prefix'
+        )
+
+
+def name_faulty_images(dataset: BaseDataset) -> None:
+    """Have an image that can't be read end the run with its file and id in one sentence.
+
+    MMCV's loader says neither of an empty file, and of no file the id.
+    """
+    # On the dataset itself, since a hook may replace its pipeline, and it goes along to the
+    # processes that load.
+    dataset.prepare_data = functools.partial(_prepare_data, dataset)
+
+
+def _prepare_data(dataset: BaseDataset, index: int) -> Any:
+    try:
+        return type(dataset).prepare_data(dataset, index)
+    except (AssertionError, OSError, cv2.error) as error:
+        reason = str(error).strip().split('\n')[0]
+        path = getattr(error, 'filename', None)
+        if isinstance(error, AssertionError):
+            # As MMCV's loader says it; any other assertion is not about the file.
+            _, undecoded, path = reason.partition('failed to load image: ')
+            if not undecoded:
+                raise
+            reason = 'it is not an image, or damaged or cut off'
+        elif isinstance(error, cv2.error):
+            reason = f"OpenCV's {error.func} does not take it ({error.err})"
+        own = dataset.get_data_info(index)
+        # A mosaic may have read another one.
+        infos = (dataset.get_data_info(other) for other in range(len(dataset)) if path)
+        info = next((info for info in infos if info['img_path'] == path), own)
+        raise RunError(
+            f"the image {info['img_path']} (id {info.get('img_id', index)}) can't be used: "
+            f'{reason}; replace the file, or take it out of {dataset.ann_file}'
+        ) from error
+
+
+def _reads_files(dataset: BaseDataset) -> bool:
+    transforms = getattr(dataset.pipeline, 'transforms', [])
+    return getattr(dataset, 'backend_args', None) is None and any(
+        isinstance(transform, LoadImageFromFile)
+        and transform.backend_args is None
+        and transform.file_client_args is None
+        for transform in transforms
+    )
+
+
+def _sizes(folder: str, names: dict) -> dict[str, int]:
+    """Return the sizes of those files of a folder that are there, in bytes."""
+    sizes = {}
+    try:
+        # In the order of the listing, in which a network's file system answers for many at once.
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name in names and entry.is_file():
+                    sizes[entry.name] = entry.stat().st_size
+    except OSError:
+        pass
+    for name in names.keys() - sizes.keys():
+        # A folder may be readable without being listable, or spell its names another way.
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            sizes[name] = os.path.getsize(path)
+    return sizes

@@ -1,0 +1,369 @@
+"""Annotations and images with faults: used, or refused by name."""
+
+import json
+import math
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from helpers import as_arguments, tool
+from mmdet.datasets import CocoDataset
+from mmengine.dataset import ConcatDataset, RepeatDataset
+
+from rtm_kd.apis import annotations as annotations_module
+from rtm_kd.apis import train
+from rtm_kd.apis.annotations import check_annotations, checked_annotations, read_annotations
+from rtm_kd.apis.checks import _innermost_datasets, check_datasets
+from rtm_kd.apis.images import check_images, name_faulty_images
+
+rng = np.random.default_rng(0)
+PHOTO = cv2.GaussianBlur(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), (0, 0), 2)
+
+
+def encoded(extension, image):
+    return cv2.imencode(extension, image)[1].tobytes()
+
+
+@pytest.fixture
+def content(data_root):
+    """The annotations of the twelve images, one box each."""
+    return json.loads((data_root / 'annotations/train.json').read_text())
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        annotations_module, 'print_log', lambda message, **kwargs: said.append(message)
+    )
+    return said
+
+
+@pytest.fixture
+def own_data(data_root, tmp_path):
+    """Write a copy of the dataset with changed annotations and other files."""
+
+    def write(train_content, files=(), val_content=None):
+        root = tmp_path / 'data'
+        (root / 'annotations').mkdir(parents=True)
+        (root / 'images').mkdir()
+        for path in (data_root / 'images').iterdir():
+            (root / 'images' / path.name).symlink_to(path)
+        for name, data in dict(files).items():
+            (root / 'images' / name).unlink(missing_ok=True)
+            if data is not None:
+                (root / 'images' / name).write_bytes(data)
+        for split, content in (('train', train_content), ('val', val_content or train_content)):
+            (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
+        return f'{root}/'
+
+    return write
+
+
+def at(path, value):
+    """A change of annotations: the value at the end of a path, ``...`` to take it out."""
+
+    def change(content):
+        *parents, last = path
+        for key in parents:
+            content = content[key]
+        if value is ...:
+            del content[last]
+        else:
+            content[last] = value
+
+    return change
+
+
+def twice(key, **values):
+    def change(content):
+        content[key].append({**content[key][0], **values})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        *[(at([key], ...), f'has no list "{key}"') for key in ('images', 'annotations')],
+        (at(['categories'], {'1': 'disc'}), 'has no list "categories"'),
+        (at(['images'], []), 'has no images'),
+        (at(['images', 2], 'a.jpg'), r'images without "id": 1 \(.the one at 2.\)'),
+        (at(['images', 2, 'file_name'], ...), r'images without "file_name": 1 \(2\)'),
+        (at(['images', 2, 'width'], 0), r'images whose "width" is not a number above 0: 1 \(2\)'),
+        (at(['images', 2, 'height'], math.nan), r'"height" is not a number above 0: 1 \(2\)'),
+        (twice('images'), r'images with an "id" that another has: 1 \(0\)'),
+        (twice('annotations'), r'annotations with an "id" that another has: 1 \(1\)'),
+        (twice('categories'), r'categories with an "id" that another has: 1 \(0\)'),
+        (twice('categories', id=5), r"classes that are the name of several .*: 1 \('disc'\)"),
+        (at(['categories', 1, 'name'], ...), r'categories without "name": 1 \(1\)'),
+        (at(['annotations', 4, 'area'], ...), r'annotations without "area": 1 \(5\)'),
+        (at(['annotations', 4, 'image_id'], [3]), r'"image_id" is not a number or a string'),
+        *[
+            (
+                at(['annotations', 4, 'bbox'], box),
+                r'annotations whose "bbox" is not four finite numbers: 1 \(5\)',
+            )
+            for box in (
+                *[[], [1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, '4'], {'x': 1}, None],
+                *[[math.nan, 1, 9, 9], [1, 1, math.inf, 9], [1, 1, 10**400, 9], [1, 1, 1e39, 9]],
+            )
+        ],
+    ],
+)
+def test_an_annotation_file_is_refused_with_the_ids(content, change, message):
+    change(content)
+    with pytest.raises(ValueError, match=rf'^the train annotation file a\.json .*{message}'):
+        check_annotations(content, 'a.json', classes=('disc', 'square'))
+
+
+@pytest.mark.parametrize('content', [None, 3, 'annotations', []])
+def test_what_is_no_dict_is_refused(content):
+    with pytest.raises(ValueError, match=r"a\.json is not in COCO's format"):
+        check_annotations(content, 'a.json')
+
+
+def test_all_faults_of_a_kind_are_counted(content):
+    for annotation in content['annotations'][2:]:
+        annotation['bbox'] = [0, 0, math.nan, 1]
+    del content['images'][0]['width']
+    message = r'"width": 1 \(0\); .*four finite numbers: 10 \(3, 4, 5, \.\.\.\); correct it'
+    with pytest.raises(ValueError, match=message):
+        check_annotations(content, 'a.json')
+
+
+@pytest.mark.parametrize(
+    'change, reason',
+    [
+        *[
+            (
+                at(['annotations', 4, 'bbox'], box),
+                'less than a pixel wide or high, or without area',
+            )
+            for box in ([5, 5, 0, 9], [5, 5, 9, 0.5], [5, 5, -9, 9])
+        ],
+        (at(['annotations', 4, 'area'], 0), 'less than a pixel wide or high, or without area'),
+        (at(['annotations', 4, 'bbox'], [64, 5, 9, 9]), 'outside its image'),
+        (at(['annotations', 4, 'bbox'], [5, -9, 9, 9]), 'outside its image'),
+        (at(['annotations', 4, 'category_id'], 7), 'of a category that the file does not have'),
+        (at(['annotations', 4, 'image_id'], '4'), 'of an image that the file does not have'),
+    ],
+)
+def test_what_mmdetection_leaves_out_is_counted(content, change, reason, own_data, warnings):
+    change(content)
+    root = own_data(content)
+    with checked_annotations('train'):
+        dataset = CocoDataset(
+            data_root=root,
+            ann_file='annotations/train.json',
+            data_prefix=dict(img='images/'),
+            metainfo=dict(classes=('disc', 'square')),
+        )
+    assert sum(len(dataset.get_data_info(i)['instances']) for i in range(12)) == 11
+    assert warnings == [
+        f'the train annotation file {root}annotations/train.json: 1 of 12 boxes are left out, as '
+        f'MMDetection does: {reason}: 1 (5)'
+    ]
+
+
+def test_nothing_is_said_of_what_is_right(content, warnings):
+    content['annotations'][3]['bbox'] = [-5, -5, 20, 20]  # partly outside
+    content['annotations'][4]['iscrowd'] = 1
+    check_annotations(content, 'a.json')
+    check_annotations(content, 'a.json', 'val')
+    assert warnings == []
+
+
+def test_a_file_whose_boxes_are_all_left_out_is_refused(content):
+    for annotation in content['annotations']:
+        annotation['bbox'] = [0.4, 0.4, 0.2, 0.2]  # of 1, as YOLO writes them
+    with pytest.raises(ValueError, match=r'has no box that can be used.*: 12 \(1, 2, 3, \.\.\.\)'):
+        check_annotations(content, 'a.json')
+
+
+def test_what_each_split_needs(content):
+    for annotation in content['annotations']:
+        del annotation['iscrowd']
+    check_annotations(content, 'a.json', 'train')
+    # pycocotools would stop at it after the first epochs.
+    with pytest.raises(ValueError, match='annotations without "iscrowd": 12'):
+        check_annotations(content, 'a.json', 'val')
+    del content['annotations']
+    check_annotations(content, 'a.json', 'test')  # as COCO's own test sets
+    del content['annotations']
+    with pytest.raises(ValueError, match='no list "annotations"'):
+        check_annotations(content, 'a.json', 'val')
+
+
+@pytest.mark.parametrize(
+    'data', [b'', b'{"images": [', b'\xff\xfe\x00', b'PK\x03\x04', b'[' * 100_000]
+)
+def test_what_is_not_json_is_named(tmp_path, data):
+    path = tmp_path / 'a.json'
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r'a\.json is not JSON \(.*download or export it again'):
+        read_annotations(str(path))
+
+
+def test_after_the_check_mmdetection_reads_as_before(content, own_data):
+    own = CocoDataset.COCOAPI
+    del content['images']
+    root = own_data(content)
+    with pytest.raises(ValueError, match='no list "images"'), checked_annotations('train'):
+        CocoDataset(data_root=root, ann_file='annotations/train.json')
+    assert CocoDataset.COCOAPI is own
+
+
+def test_the_parts_of_wrapped_datasets_are_found():
+    parts = [CocoDataset(lazy_init=True) for _ in range(2)]
+    assert list(_innermost_datasets(ConcatDataset(parts, lazy_init=True))) == parts
+    assert list(_innermost_datasets(RepeatDataset(parts[0], 2, lazy_init=True))) == parts[:1]
+
+
+def images_of(root):
+    return CocoDataset(
+        data_root=root,
+        ann_file='annotations/train.json',
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=('disc', 'square')),
+        pipeline=[dict(type='LoadImageFromFile')],
+    )
+
+
+@pytest.mark.parametrize(
+    'files, message',
+    [
+        ({'3.png': None}, r'1 of its 12 images are missing: .*images/3\.png \(image id 3\);'),
+        ({'3.png': b''}, r'1 of its 12 images are empty: .*images/3\.png \(image id 3\);'),
+        ({f'{i}.png': None for i in range(5)}, r'5 of .*0\.png.*1\.png.*2\.png \(.*2\), \.\.\.;'),
+    ],
+)
+def test_missing_and_empty_images_are_found_before(content, own_data, files, message):
+    dataset = images_of(own_data(content, files))
+    with pytest.raises(ValueError, match=message):
+        check_images(dataset, 'train')
+
+
+def test_a_folder_that_can_not_be_listed_is_no_fault(content, own_data, monkeypatch):
+    dataset = images_of(own_data(content))
+
+    def forbidden(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, 'scandir', forbidden)
+    check_images(dataset, 'train')
+
+
+@pytest.mark.parametrize(
+    'data',
+    [
+        b'not an image',
+        *[encoded('.jpg', PHOTO)[:size] for size in (100, 700, -300, -2)],
+        *[encoded('.png', PHOTO)[:size] for size in (40, 3000)],
+    ],
+)
+def test_a_damaged_image_is_used_or_named(content, own_data, data):
+    # How much of a damaged file is an image depends on the version of OpenCV.
+    dataset = images_of(own_data(content, {'3.png': data}))
+    check_images(dataset, 'train')
+    name_faulty_images(dataset)
+    assert dataset[4]['img'].shape == (64, 64, 3)
+    try:
+        assert dataset[3]['img'].shape == (64, 64, 3)
+    except ValueError as error:
+        assert "images/3.png (id 3) can't be used: it is not an image, or" in str(error)
+
+
+def test_of_a_mosaic_the_image_that_failed_is_named(content, own_data):
+    root = own_data(content)
+    dataset = images_of(root)
+
+    def mosaic(results):
+        raise AssertionError(f'failed to load image: {root}images/7.png')
+
+    dataset.pipeline = mosaic
+    name_faulty_images(dataset)
+    with pytest.raises(ValueError, match=r'images/7\.png \(id 7\)'):
+        dataset[3]
+
+
+def test_other_errors_keep_their_traceback(content, own_data):
+    dataset = images_of(own_data(content))
+
+    def mistaken(results):
+        raise AssertionError('of my own')
+
+    dataset.pipeline = mistaken
+    name_faulty_images(dataset)
+    with pytest.raises(AssertionError, match='of my own'):
+        dataset[3]
+
+
+def test_odd_images_and_boxes_are_trained_on(kd_config, options, content, own_data):
+    grey = PHOTO[..., 0]
+    files = {
+        '0.png': encoded('.jpg', grey),
+        '1.png': encoded('.png', grey),
+        '2.png': encoded('.png', PHOTO.astype(np.uint16) * 257),
+        '3.png': encoded('.png', np.dstack([PHOTO, grey])),
+        # Of one pixel, and not of the size that the annotations say.
+        '4.png': encoded('.png', PHOTO[:1, :1]),
+    }
+    content['annotations'][5]['bbox'] = [-20, -20, 50, 50]
+    content['annotations'][6]['bbox'] = [5, 5, 0, 10]
+    content['annotations'][7]['bbox'] = [100, 100, 10, 10]
+    content['annotations'][8]['category_id'] = 9
+    content['annotations'][9]['iscrowd'] = 1
+    options.update(data_root=own_data(content, files), max_epochs=1, num_epochs_stage2=0)
+    options.update(val_interval=1)
+    runner = train(kd_config, work_dir=options['data_root'] + 'run', cfg_options=options)
+    assert runner.iter == 3
+    assert math.isfinite(runner.message_hub.get_scalar('train/loss').data[0].sum())
+    assert runner.message_hub.get_scalar('val/coco/bbox_mAP').current() >= 0
+
+
+def test_batches_without_a_box_are_trained_on(kd_config, options, content, own_data):
+    empty = {**content, 'annotations': []}
+    options.update(data_root=own_data(empty, val_content=content), max_epochs=1)
+    options.update({'num_epochs_stage2': 0, 'train_dataloader.dataset.filter_cfg': None})
+    options.update({'train_dataloader.dataset.pipeline.4.allow_negative_crop': True})
+    options.update({'train_dataloader.dataset.indices': 4})
+    runner = train(kd_config, work_dir=options['data_root'] + 'run', cfg_options=options)
+    scalars = runner.message_hub.log_scalars
+    losses = {name: scalars[f'train/{name}'].data[0] for name in ('loss', 'student.loss_bbox')}
+    assert runner.iter == 1
+    assert np.isfinite(losses['loss']).all() and not losses['student.loss_bbox'].any()
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_boxes_that_are_all_crowds_are_refused(content, own_data, split):
+    for annotation in content['annotations']:
+        annotation['iscrowd'] = 1
+    dataset = images_of(own_data(content))
+    dataset.filter_cfg = dict(filter_empty_gt=True)
+    runner = SimpleNamespace(model=None, _train_loop=dict(), _val_loop=dict())
+    runner.train_dataloader = runner.val_dataloader = SimpleNamespace(dataset=dataset)
+    with pytest.raises(ValueError, match=f'no image of the {split} annotation file .* crowd'):
+        check_datasets(runner, split)
+    # Which may be what is wanted.
+    dataset.filter_cfg = None
+    check_datasets(runner, 'train')
+
+
+def test_a_worker_that_meets_a_damaged_image_ends_the_run(kd_config, options, content, own_data):
+    """Without hanging: the workers outlive what they raised."""
+    root = own_data(content, {'3.png': b'not an image'})
+    options.update(data_root=root, train_num_workers=1)
+    done = tool(
+        *['train.py', kd_config, '--work-dir', f'{root}run', '--cfg-options'],
+        *as_arguments(options),
+        timeout=120,
+    )
+    assert done.returncode == 2
+    message = done.stderr.strip().split('\n')[-1]
+    assert message.startswith(f"error: the image {root}images/3.png (id 3) can't be used: ")
+    assert 'Traceback' not in done.stderr
+    assert message.removeprefix('error: ') in next(Path(root).glob('run/*/*.log')).read_text()
