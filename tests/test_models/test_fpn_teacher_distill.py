@@ -111,6 +111,7 @@ def with_two_levels_of_the_student(cfg):
     # The student's second level taught by its third, each brought to the other's width.
     mapping = cfg.distiller.loss_forward_mappings.loss_pkd_fpn0
     mapping.preds_T = dict(from_student=True, recorder='fpn0', connector='fpn1_s')
+    del cfg.distiller.connectors['fpn0_t']
 
 
 @pytest.mark.parametrize('change', [with_trained_teacher_connector, with_two_levels_of_the_student])
@@ -218,6 +219,30 @@ def test_a_mmrazor_loss_can_be_named(model_cfg):
         model_cfg.distiller.distill_losses[name] = dict(type='mmrazor.PKDLoss', loss_weight=6)
     losses = MODELS.build(model_cfg).loss(*batch())
     assert losses['distill.loss_pkd_fpn0'] > 0
+
+
+def with_a_loss_that_is_only_logged(cfg):
+    for part in (cfg.distiller.distill_losses, cfg.distiller.loss_forward_mappings):
+        part['pkd_fpn0'] = part.pop('loss_pkd_fpn0')
+
+
+@pytest.mark.parametrize('change', [None, with_a_loss_that_is_only_logged])
+def test_every_trained_weight_has_a_gradient_in_every_step(model_cfg, change):
+    """What DDP relies on, unless it has to look for them (find_unused_parameters)."""
+    if change is not None:
+        change(model_cfg)
+    model = MODELS.build(model_cfg).train()
+    inputs, samples = batch()
+    nothing = dict(samples, bboxes_labels=samples['bboxes_labels'][:0])
+    for detached in (False, True):
+        model.distillation_stopped = detached
+        for truth in (samples, nothing):
+            model.zero_grad()
+            _, gradients = total_gradients(model, inputs, truth)
+            trained = {n for n, p in model.named_parameters() if p.requires_grad}
+            assert gradients.keys() == trained
+            connectors = {n for n in trained if n.startswith('distiller.')}
+            assert len(connectors) == (0 if detached else 3 if change is None else 2)
 
 
 def test_the_teacher_is_in_no_checkpoint_and_no_optimizer_and_copies_share_it(model_cfg):
@@ -353,6 +378,10 @@ def faulty(model_cfg, **changes):
         (
             dict(distiller__loss_forward_mappings__loss_pkd_fpn0__preds_S__record_idx=1),
             'recorder "fpn0" has 1 record.*record_idx=1',
+        ),
+        (
+            dict(distiller__loss_forward_mappings__loss_pkd_fpn1__preds_S__connector=None),
+            r"connectors \['fpn1_s'\] are in no loss_forward_mappings",
         ),
         (dict(architecture='mmyolo::rtmdet/rtmdet_nano.py'), 'architecture: no config.*nano'),
         (dict(architecture='nowhere/mine.py'), 'no config file "nowhere/mine.py"'),

@@ -1,6 +1,6 @@
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Optional, Union
 
 import torch
@@ -37,7 +37,8 @@ class ConfigurableDistiller(BaseModule):
         init_cfg (dict, optional): Initialisation of the connectors.
 
     Raises:
-        ValueError: If a name refers to nothing, or a type of recorder is not supported.
+        ValueError: If a name refers to nothing, no mapping names a loss or connector, or a type
+            of recorder is not supported.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class ConfigurableDistiller(BaseModule):
         )
         self.loss_forward_mappings = loss_forward_mappings
         self._check_names()
+        self._freeze_what_is_not_trained()
 
     def compute_distill_losses(
         self, student_records: Records, teacher_records: Records
@@ -232,6 +234,28 @@ class ConfigurableDistiller(BaseModule):
                 f'distill_losses {unused} have no entry in loss_forward_mappings, '
                 'so they would never be computed; add one or remove the loss'
             )
+        used = self._connectors_of(self.loss_forward_mappings)
+        unused = [name for name in self.connectors if name not in used]
+        if unused:
+            raise UsageError(
+                f'connectors {unused} are in no loss_forward_mappings, so no loss would train '
+                'them; name each in one or remove it'
+            )
+
+    def _connectors_of(self, losses: Iterable[str]) -> set[str]:
+        return {
+            location['connector']
+            for loss_name in losses
+            for location in self.loss_forward_mappings[loss_name].values()
+            if location.get('connector') is not None
+        }
+
+    def _freeze_what_is_not_trained(self) -> None:
+        # A loss that is only logged gives no gradient, and DDP waits for one of every weight.
+        trained = self._connectors_of(name for name in self.loss_forward_mappings if 'loss' in name)
+        for name, connector in self.connectors.items():
+            if name not in trained:
+                connector.requires_grad_(False)
 
 
 def _check_known(where: str, what: str, name: str, known) -> None:
