@@ -1,7 +1,11 @@
 """What several test files share besides fixtures."""
 
+import multiprocessing
+import os
+import socket
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -52,3 +56,34 @@ def as_arguments(options):
         return '"[' + ','.join(map(str, value)) + ']"' if isinstance(value, list) else value
 
     return [f'{key}={text(value)}' for key, value in options.items()]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def in_processes(count, function, *arguments, seconds=240):
+    """Run ``function(rank, *arguments)`` in processes that find each other as torchrun's do.
+
+    They are forked, which costs them no imports, and have to end by themselves, and well.
+    """
+    context = multiprocessing.get_context('fork')
+    common = count, free_port(), function, arguments
+    processes = [context.Process(target=_process, args=(rank, *common)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    end = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0, end - time.monotonic()))
+    ended_with = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert ended_with == [0] * count
+
+
+def _process(rank, count, port, function, arguments):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    function(rank, *arguments)
