@@ -3,6 +3,7 @@ import signal
 
 import pytest
 import torch
+from helpers import unique_names
 
 from rtm_kd.apis import train
 from rtm_kd.compat.checkpoint_load import load
@@ -62,6 +63,23 @@ def test_a_terminated_run_goes_on_where_it_was(kd_config, options, tmp_path, dis
 
     assert iterations == list(range(3 * ITERATIONS))
     assert counters(tmp_path / 'epoch_3.pth') == counters(distilled / 'epoch_3.pth')
+
+
+@pytest.mark.parametrize('asked, trained', [((), 2 + 2), ((0,), 1 + 2 + 2 + 2)])
+def test_a_run_goes_on_with_another_batch_size(
+    kd_config, options, tmp_path, distilled, iterations, asked, trained
+):
+    """Or on another number of GPUs: an epoch has another number of iterations then."""
+    resume = str(distilled / 'epoch_1.pth')
+    if asked:
+        # After four of twelve images.
+        iterations.asked = asked
+        with pytest.raises(SystemExit):
+            train(kd_config, work_dir=str(tmp_path), cfg_options=options)
+        resume = 'auto'
+    options.update(unique_names(), train_batch_size_per_gpu=6)
+    train(kd_config, work_dir=str(tmp_path), resume=resume, cfg_options=options)
+    assert len(iterations) == trained
 
 
 def test_only_what_was_left_of_the_epoch_is_read():

@@ -42,6 +42,13 @@ class SaveOnTerminationHook(Hook):
         self._asked = False
         self._previous: Optional[Callable] = None
         self._whole: Optional[Sampler] = None
+        # Of the epoch under way: what the run that is resumed did, in images and iterations.
+        self._resumed_samples = 0
+        self._done = 0
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:
+            self._resumed_samples = checkpoint.get('meta', {}).get('samples_of_epoch', 0)
 
     def before_train(self, runner: Runner) -> None:
         # Python lets only the main thread have a signal; elsewhere the run goes without.
@@ -61,12 +68,16 @@ class SaveOnTerminationHook(Hook):
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
         loader = runner.train_loop.dataloader
-        done = runner.iter - runner.epoch * len(loader)
-        if done > 0:
+        # In samples: this run may have another batch size, or another number of processes.
+        self._done = self._resumed_samples // (loader.batch_size * dist.get_world_size())
+        self._resumed_samples = 0
+        if self._done > 0:
             batches = loader.batch_sampler
             self._whole = batches.sampler
-            batches.sampler = _Rest(self._whole, done * loader.batch_size)
-            runner.logger.info(f'Epoch {runner.epoch + 1}: its first {done} iterations were done')
+            batches.sampler = _Rest(self._whole, self._done * loader.batch_size)
+            runner.logger.info(
+                f'Epoch {runner.epoch + 1}: its first {self._done} iterations were done'
+            )
 
     def after_train_epoch(self, runner: Runner) -> None:
         if self._whole is not None:
@@ -87,7 +98,7 @@ class SaveOnTerminationHook(Hook):
             dist.all_reduce(asked, 'max')
             self._asked = bool(asked)
         if self._asked:
-            self._save(runner)
+            self._save(runner, self._done + batch_idx + 1)
             sys.exit(EXIT_CODE)
 
     def after_train(self, runner: Runner) -> None:
@@ -98,8 +109,14 @@ class SaveOnTerminationHook(Hook):
     def _ask(self, *_: Any) -> None:
         self._asked = True
 
-    def _save(self, runner: Runner) -> None:
-        runner.save_checkpoint(runner.work_dir, 'terminated.pth', by_epoch=False)
+    def _save(self, runner: Runner, iterations: int) -> None:
+        samples = iterations * runner.train_dataloader.batch_size * dist.get_world_size()
+        runner.save_checkpoint(
+            runner.work_dir,
+            'terminated.pth',
+            meta=dict(samples_of_epoch=samples),
+            by_epoch=False,
+        )
         if dist.is_main_process():
             path = os.path.join(runner.work_dir, 'terminated.pth')
             with open(os.path.join(runner.work_dir, 'last_checkpoint'), 'w') as file:
