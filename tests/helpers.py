@@ -1,13 +1,18 @@
 """What several test files share besides fixtures."""
 
+import contextlib
+import io
 import multiprocessing
 import os
+import runpy
 import socket
 import subprocess
 import sys
 import time
 import uuid
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ('disc', 'square')
@@ -49,6 +54,15 @@ def tool(name, *args, **kwargs):
         check=False,
         **kwargs,
     )
+
+
+def run_tool(name, *args):
+    """Run a tool in this process, which has imported everything, and return what it prints."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(printed):
+        patched.setattr(sys, 'argv', [name, *map(str, args)])
+        runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+    return printed.getvalue()
 
 
 def as_arguments(options):

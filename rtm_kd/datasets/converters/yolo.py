@@ -1,0 +1,337 @@
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+
+from rtm_kd.utils.errors import UsageError
+
+from .base import (
+    ALL,
+    Annotations,
+    Converted,
+    files_with,
+    images_below,
+    read_text,
+    relative_name,
+    split_name,
+)
+from .coco_writer import CocoWriter, check_class_names
+from .image_size import EXTENSIONS, image_size
+
+#: Files with a class name a line, as the tools that write YOLO's labels call them.
+NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
+_YAML = ('.yaml', '.yml')
+_BOX = 5  # numbers of a line: label, centre x and y, width, height
+
+
+class YoloAnnotations(Annotations):
+    """YOLO's txt: a file for each image, a line for each box.
+
+    A line is the label and centre, width and height as shares of the image's, or the label
+    and a polygon, of which the bounding box is taken.
+
+    Args:
+        path (Path): ``data.yaml``; a text file with a path of an image in each line; or a
+            folder, of a dataset or of a split's images or labels.
+        root (Path): Folder of the dataset.
+        images (Path, optional): Folder of the images, where it is not found by the labels'.
+        names (list[str], optional): The classes, where no file names them.
+
+    Raises:
+        ValueError: If the classes have no names, or two of them the same, or there is no image.
+    """
+
+    format = 'YOLO'
+
+    def __init__(
+        self,
+        path: Path,
+        root: Path,
+        images: Optional[Path] = None,
+        names: Optional[list[str]] = None,
+    ) -> None:
+        self.path, self.root, self._images = path, root, images
+        description, file = _description(path, root)
+        self._names = _names(description, file, path, root)
+        if not self._names:
+            if not names:
+                raise UsageError(
+                    f'the labels of {path} are numbers, and no file gives them names; put a '
+                    'data.yaml or classes.txt (one name a line) beside them, or give --classes'
+                )
+            self._names = dict(enumerate(names))
+        self.classes = [self._names[label] for label in sorted(self._names)]
+        check_class_names(self.classes, f'the classes of {file or path}')
+        self._keypoints = 'kpt_shape' in description
+        self._splits = self._find_splits(description, file)
+        self.splits = list(self._splits)
+        if not any(self._splits.values()):
+            raise UsageError(f'{path} has labels, but no image ({", ".join(EXTENSIONS)}) to them')
+
+    def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
+        writer = CocoWriter(classes or self.classes)
+        used = set()
+        for image in self._splits[split]:
+            label_file = _label_file(image, self.root, self.path, self._images)
+            name = relative_name(image, self.root)
+            if label_file is not None:
+                used.add(label_file)
+            if not image.is_file():
+                writer.drop('images without a file', name)
+                continue
+            try:
+                size = image_size(image)
+            except OSError:
+                writer.drop("images that can't be read", name)
+                continue
+            writer.add_image(name, *size)
+            for where, line in _lines(label_file, writer, self.root):
+                self._add(writer, line, where, size)
+        for file in self._labels_without_image(split, used):
+            writer.drop('label files without an image', relative_name(file, self.root))
+        return Converted(writer.content, self.root, writer.summary())
+
+    def _labels_without_image(self, split: str, used: set[Path]) -> Iterator[Path]:
+        folders = {image.parent for image in self._splits[split] if image.parent.is_dir()}
+        stems = {
+            file.stem for folder in folders for file in folder.iterdir() if file.suffix != '.txt'
+        }
+        for folder in sorted({file.parent for file in used}):
+            for file in sorted(folder.glob('*.txt')):
+                if (
+                    file.stem not in stems
+                    and file.name not in NAME_FILES
+                    and not lists_images(file)
+                ):
+                    yield file
+
+    def _add(self, writer: CocoWriter, line: str, where: str, size: tuple[int, int]) -> None:
+        numbers = _numbers(line)
+        if numbers is not None and self._keypoints:
+            numbers = numbers[:_BOX]
+        if numbers is None or not (len(numbers) == _BOX or (len(numbers) > 6 and len(numbers) % 2)):
+            writer.drop('lines that are no box', where)
+            return
+        label, *shares = numbers
+        if max(map(abs, shares)) > 2:
+            writer.drop('boxes in pixels, not in shares of the image', where)
+            return
+        name = self._names.get(int(label), f'{label:g}') if label == int(label) else f'{label:g}'
+        width, height = size
+        if len(shares) == 4:
+            x, y, w, h = shares
+            corners = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        else:
+            corners = (min(shares[::2]), min(shares[1::2]), max(shares[::2]), max(shares[1::2]))
+        left, top, right, bottom = corners
+        writer.add_box(name, (left * width, top * height, right * width, bottom * height), where)
+
+    def _find_splits(self, description: dict, file: Optional[Path]) -> dict[str, list[Path]]:
+        if file is not None and self.path in (file, file.parent):
+            named = {
+                split_name(str(key)): _listed(entry, file, description)
+                for key, entry in description.items()
+                if split_name(str(key)) and entry
+            }
+            return named or _splits_of_folder(file.parent, self._images)
+        if self.path.is_file():
+            return {ALL: _paths_in(self.path, self.root)}
+        return _splits_of_folder(self.path, self._images)
+
+
+def yolo_labels_below(folder: Path) -> Iterator[Path]:
+    """Return the text files below a folder of which the first line looks like a box's."""
+    for file in files_with(folder, '.txt'):
+        if file.name in NAME_FILES:
+            continue
+        try:
+            with open(file, encoding='utf-8-sig') as lines:
+                line = next((line for line in lines if line.strip()), '')
+        except (OSError, UnicodeDecodeError):
+            continue
+        numbers = _numbers(line)
+        if numbers is not None and len(numbers) >= _BOX:
+            yield file
+
+
+def lists_images(file: Path) -> bool:
+    """Whether a text file has the path of an image in each line."""
+    try:
+        lines = file.read_text(encoding='utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    lines = [line.strip().lower() for line in lines if line.strip()]
+    return bool(lines) and all(line.endswith(EXTENSIONS) for line in lines)
+
+
+def find_yaml(folder: Path) -> Optional[Path]:
+    """Return a folder's description of a YOLO dataset: ``data.yaml`` or the only one."""
+    files = [file for suffix in _YAML for file in sorted(folder.glob(f'*{suffix}'))]
+    for file in sorted(files, key=lambda file: (file.stem != 'data', file.name)):
+        try:
+            if 'names' in _read_yaml(file):
+                return file
+        except UsageError:
+            if file.stem == 'data':
+                raise  # another one has nothing to do with it, perhaps
+    return None
+
+
+def _description(path: Path, root: Path) -> tuple[dict, Optional[Path]]:
+    if path.suffix.lower() in _YAML and path.is_file():
+        description = _read_yaml(path)
+        if 'names' not in description:
+            raise UsageError(f'{path} has no "names", so it does not describe a YOLO dataset')
+        return description, path
+    for folder in _upwards(path, root):
+        file = find_yaml(folder)
+        if file is not None:
+            return _read_yaml(file), file
+    return {}, None
+
+
+def _upwards(path: Path, root: Path) -> Iterator[Path]:
+    """The folder of a path, and those above it up to the dataset's."""
+    folder = path if path.is_dir() else path.parent
+    yield folder
+    if root in folder.parents:
+        yield from folder.parents[: folder.parents.index(root) + 1]
+    elif folder != root:
+        yield root
+
+
+def _read_yaml(file: Path) -> dict:
+    try:
+        content = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"{file} can't be read as YAML ({' '.join(str(error).split())})"
+        ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def _names(description: dict, file: Optional[Path], path: Path, root: Path) -> dict[int, str]:
+    names = description.get('names')
+    if names is not None:
+        try:
+            pairs = names.items() if isinstance(names, dict) else enumerate(names)
+            named = {int(label): str(name).strip() for label, name in pairs}
+        except (TypeError, ValueError) as error:
+            raise UsageError(f'the "names" of {file} are no list and no label: name') from error
+        count = description.get('nc', len(named))
+        if count != len(named):
+            raise UsageError(f'{file} says nc: {count} and has {len(named)} names; make them agree')
+        return named
+    for folder in _upwards(path, root):
+        for name_file in NAME_FILES:
+            if (folder / name_file).is_file():
+                lines = read_text(folder / name_file).splitlines()
+                return dict(enumerate(line.strip() for line in lines if line.strip()))
+    return {}
+
+
+def _listed(entry: Any, file: Path, description: dict) -> list[Path]:
+    """Return the images that an entry of data.yaml stands for: folders, or lists of paths."""
+    images = []
+    base = file.parent / str(description.get('path') or '')
+    for name in entry if isinstance(entry, list) else [entry]:
+        # Roboflow writes ../train/images for train/images.
+        inside = re.sub(r'^(\.\./)+', '', str(name))
+        candidates = [
+            base / str(name),
+            file.parent / str(name),
+            base / inside,
+            file.parent / inside,
+        ]
+        found = next((path for path in candidates if path.exists()), None)
+        if found is None:
+            raise UsageError(
+                f'{file} names {name}, and there is no {candidates[0]}; write the path relative to '
+                'the file, or set its "path"'
+            )
+        images += _paths_in(found, base) if found.is_file() else images_below(_images_of(found))
+    return images
+
+
+def _images_of(folder: Path) -> Path:
+    """Return the images' folder for a folder of a split, of images or of labels."""
+    parts = list(folder.parts)
+    if 'labels' in parts:
+        parts[len(parts) - 1 - parts[::-1].index('labels')] = 'images'
+        if Path(*parts).is_dir():
+            return Path(*parts)
+    return folder / 'images' if (folder / 'images').is_dir() else folder
+
+
+def _paths_in(file: Path, root: Path) -> list[Path]:
+    lines = [line.strip().replace('\\', '/') for line in read_text(file).splitlines()]
+    found = []
+    for path in (Path(line) for line in lines if line):
+        # Darknet's lists begin with the folder that the dataset was in.
+        below = Path(*path.parts[1:]) if len(path.parts) > 1 else path
+        places = [file.parent / path, root / path, root / 'images' / path, root / below]
+        found.append(next((place for place in places if place.is_file()), places[0]))
+    return found
+
+
+def _splits_of_folder(folder: Path, images: Optional[Path]) -> dict[str, list[Path]]:
+    if images is not None:
+        return {ALL: images_below(images)}
+    lists = {
+        split_name(file.stem): _paths_in(file, folder)
+        for file in sorted(folder.glob('*.txt'))
+        if split_name(file.stem) and lists_images(file)
+    }
+    if lists:
+        return lists
+    # images/train or train/images
+    for parent in (folder / 'images', folder):
+        splits = {
+            split_name(child.name): images_below(_images_of(child))
+            for child in sorted(parent.glob('*'))
+            if child.is_dir() and split_name(child.name)
+        }
+        if any(splits.values()):
+            return splits
+    return {ALL: images_below(_images_of(folder))}
+
+
+def _label_file(
+    image: Path, root: Path, path: Path, images: Optional[Path] = None
+) -> Optional[Path]:
+    """Return the labels of an image: in labels/ for images/, or beside it."""
+    candidates = []
+    parts = list(image.parts)
+    if 'images' in parts[:-1]:
+        parts[len(parts) - 1 - parts[::-1].index('images')] = 'labels'
+        candidates.append(Path(*parts))
+    candidates += [image, root / 'labels' / image.name]
+    if images is not None and path.is_dir():
+        candidates.insert(0, path / relative_name(image, images))
+    files = [candidate.with_suffix('.txt') for candidate in candidates]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _lines(label_file: Optional[Path], writer: CocoWriter, root: Path) -> Iterator[tuple[str, str]]:
+    if label_file is None:
+        return
+    name = relative_name(label_file, root)
+    try:
+        lines = read_text(label_file).splitlines()
+    except UsageError:
+        writer.drop("label files that can't be read", name)
+        return
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield f'{name}:{number}', line
+
+
+def _numbers(line: str) -> Optional[list[float]]:
+    try:
+        numbers = [float(word) for word in line.split()]
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None

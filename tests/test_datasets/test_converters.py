@@ -1,0 +1,445 @@
+"""YOLO's txt and VOC's XML become COCO's JSON, and nothing is dropped in silence."""
+
+import json
+import os
+import shutil
+
+import mmcv
+import numpy as np
+import pytest
+from helpers import CLASSES, run_tool
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from rtm_kd.datasets import prepare_data
+from rtm_kd.datasets.converters import CocoWriter, image_size, open_annotations
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def boxes(content):
+    """Every box as (name of its file, class, x, y, width, height)."""
+    names = {category['id']: category['name'] for category in content['categories']}
+    files = {image['id']: os.path.basename(image['file_name']) for image in content['images']}
+    return sorted(
+        (files[a['image_id']], names[a['category_id']], *a['bbox']) for a in content['annotations']
+    )
+
+
+def draw(path, width=64, height=48, **kwargs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (width, height)).save(path, **kwargs)
+    return path
+
+
+def write(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n'.join(lines), encoding='utf-8')
+    return path
+
+
+def yolo_line(annotation):
+    x, y, w, h = annotation['bbox']
+    shares = ((x + w / 2) / 64, (y + h / 2) / 64, w / 64, h / 64)
+    return ' '.join(f'{value:.6f}' for value in (annotation['category_id'], *shares))
+
+
+def xml(filename, objects, size=(64, 48)):
+    entries = ''.join(
+        f'<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>'
+        f'<xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax>'
+        '</bndbox></object>'
+        for name, box, difficult in objects
+    )
+    return (
+        f'<annotation><filename>{filename}</filename><size><width>{size[0]}</width>'
+        f'<height>{size[1]}</height></size>{entries}</annotation>'
+    )
+
+
+def voc_xml(image, annotations):
+    def corners(x, y, w, h):
+        return x + 1, y + 1, x + w, y + h
+
+    objects = [(CLASSES[a['category_id']], corners(*a['bbox']), 0) for a in annotations]
+    return xml(image['file_name'], objects, (64, 64))
+
+
+@pytest.fixture(scope='module')
+def coco(data_root):
+    return read(data_root / 'annotations/train.json')
+
+
+@pytest.fixture(scope='module')
+def yolo_root(data_root, coco, tmp_path_factory):
+    root = tmp_path_factory.mktemp('Daten für YOLO')
+    for split in ('train', 'val'):
+        shutil.copytree(data_root / 'images', root / 'images' / split)
+        for image in coco['images']:
+            own = [a for a in coco['annotations'] if a['image_id'] == image['id']]
+            write(root / f'labels/{split}/{image["id"]}.txt', *map(yolo_line, own))
+    names = '\n'.join(f'  {label}: {name}' for label, name in enumerate(CLASSES))
+    write(root / 'data.yaml', 'train: images/train', 'val: images/val', f'names:\n{names}')
+    return root
+
+
+@pytest.fixture(scope='module')
+def voc_root(data_root, coco, tmp_path_factory):
+    root = tmp_path_factory.mktemp('VOC')
+    shutil.copytree(data_root / 'images', root / 'JPEGImages')
+    for image in coco['images']:
+        own = [a for a in coco['annotations'] if a['image_id'] == image['id']]
+        write(root / f'Annotations/{image["id"]}.xml', voc_xml(image, own))
+    for split, ids in (('train', range(8)), ('val', range(8, 12))):
+        write(root / f'ImageSets/Main/{split}.txt', *map(str, ids))
+    return root
+
+
+@pytest.mark.parametrize('path', ['', 'data.yaml', 'images/train', 'labels/train'])
+def test_yolo_gives_the_boxes_of_coco(yolo_root, coco, path):
+    annotations = open_annotations(yolo_root / path, yolo_root)
+    assert annotations.format == 'YOLO'
+    assert annotations.classes == list(CLASSES)
+    converted = annotations.convert(annotations.split_for('train'))
+    assert converted.summary == ['images: 12, boxes: 12 (disc 6, square 6)']
+    assert boxes(converted.content) == boxes(coco)
+    assert all(
+        (converted.image_folder / i['file_name']).is_file() for i in converted.content['images']
+    )
+
+
+@pytest.mark.parametrize('path', ['', 'ImageSets/Main/train.txt'])
+def test_voc_gives_the_boxes_of_coco(voc_root, coco, path):
+    annotations = open_annotations(voc_root / path, voc_root)
+    assert annotations.format == 'VOC'
+    assert annotations.classes == sorted(CLASSES)
+    converted = annotations.convert(annotations.split_for('train'))
+    assert boxes(converted.content) == [box for box in boxes(coco) if int(box[0].split('.')[0]) < 8]
+
+
+def test_coco_stays_where_it_is(data_root, coco, tmp_path):
+    prepared = prepare_data(str(data_root), str(tmp_path / 'out'))
+    assert prepared.data_root == f'{data_root}/'
+    assert (prepared.train_ann_file, prepared.val_ann_file) == (
+        'annotations/train.json',
+        'annotations/val.json',
+    )
+    assert prepared.train_data_prefix == prepared.val_data_prefix == 'images/'
+    assert prepared.class_names == list(CLASSES)
+    assert prepared.num_train_images == 12
+    assert not (tmp_path / 'out').exists()
+
+
+def test_the_tools_convert_every_split(yolo_root, voc_root, tmp_path):
+    for name, root, count in (('yolo2coco.py', yolo_root, 12), ('voc2coco.py', voc_root, 8)):
+        said = run_tool(f'dataset_converters/{name}', root, tmp_path / name)
+        assert f'train: images: {count}, boxes: {count}' in said
+        assert len(read(tmp_path / name / 'train.json')['images']) == count
+        assert read(tmp_path / name / 'val.json')['annotations']
+    assert sorted(path.name for path in yolo_root.iterdir()) == ['data.yaml', 'images', 'labels']
+
+
+def test_yolo_counts_what_it_drops_and_says_where(tmp_path):
+    draw(tmp_path / 'images/a.jpg')
+    draw(tmp_path / 'images/background.jpg')
+    write(tmp_path / 'images/broken.jpg', 'no image')
+    write(tmp_path / 'classes.txt', 'red cell', 'white cell')
+    write(
+        tmp_path / 'labels/a.txt',
+        '0 0.5 0.5 0.25 0.25',
+        '1 0.1 0.1 0.1 0.5 0.3 0.25',  # a polygon: its bounding box
+        '0 0.5 0.5 0.25 0.25',
+        '7 0.5 0.5 0.25 0.25',
+        '0 0.5 0.5 0 0.25',
+        '0 1.5 0.5 0.25 0.25',
+        '0 320 240 50 50',
+        '0 0.5 0.5 0.25',
+        'zero 0.5 0.5 0.25 0.25',
+        '0 nan 0.5 0.25 0.25',
+        '0 1.0 0.5 0.25 0.25',  # half of it is outside
+    )
+    write(tmp_path / 'labels/orphan.txt', '0 0.5 0.5 0.25 0.25')
+    converted = open_annotations(tmp_path, tmp_path).convert('all')
+    assert boxes(converted.content) == [
+        ('a.jpg', 'red cell', 24, 18, 16, 12),
+        ('a.jpg', 'red cell', 56, 18, 8, 12),
+        ('a.jpg', 'white cell', 6.4, 4.8, 12.8, 19.2),
+    ]
+    assert converted.summary == [
+        'images: 2 (1 without boxes), boxes: 3 (red cell 2, white cell 1)',
+        'dropped boxes given twice: 1 (labels/a.txt:3)',
+        'dropped boxes of other classes: 1 (labels/a.txt:4: 7)',
+        'dropped boxes of no size, under a pixel: 1 (labels/a.txt:5)',
+        'dropped boxes outside their image: 1 (labels/a.txt:6)',
+        'dropped boxes in pixels, not in shares of the image: 1 (labels/a.txt:7)',
+        'dropped lines that are no box: 3 (labels/a.txt:8, labels/a.txt:9, labels/a.txt:10)',
+        "dropped images that can't be read: 1 (images/broken.jpg)",
+        'dropped label files without an image: 1 (labels/orphan.txt)',
+    ]
+
+
+def test_voc_counts_what_it_drops_and_says_where(tmp_path):
+    for name in ('a', 'turned', 'b'):
+        draw(tmp_path / f'JPEGImages/{name}.JPG')
+    write(
+        tmp_path / 'Annotations/a.xml',
+        xml(
+            'renamed-since.jpg',
+            [
+                ('cat', (1, 1, 64, 48), 0),
+                ('cat', (5, 5, 10, 10), 1),
+                ('cat', (5, 5, 5, 10), 0),
+                ('dog', (70, 5, 80, 10), 0),
+                ('dog', ('', 5, 80, 10), 0),
+            ],
+        ),
+    )
+    write(tmp_path / 'Annotations/turned.xml', xml('turned.JPG', [], (48, 64)))
+    write(tmp_path / 'Annotations/gone.xml', xml('gone.jpg', [('dog', (1, 1, 9, 9), 0)]))
+    write(tmp_path / 'Annotations/b.xml', '<annotation><object>')
+    converted = open_annotations(tmp_path, tmp_path).convert('all')
+    assert boxes(converted.content) == [
+        ('a.JPG', 'cat', 0, 0, 64, 48),
+        ('a.JPG', 'cat', 4, 4, 6, 6),
+    ]
+    assert [a['iscrowd'] for a in converted.content['annotations']] == [0, 1]
+    assert converted.summary == [
+        'images: 1, boxes: 2 (cat 2, dog 0)',
+        'dropped boxes of no size, under a pixel: 1 (Annotations/a.xml, object 3)',
+        'dropped boxes outside their image: 1 (Annotations/a.xml, object 4)',
+        'dropped objects without a name or a box: 1 (Annotations/a.xml, object 5)',
+        "dropped annotation files that can't be read: 1 (Annotations/b.xml)",
+        'dropped images without a file: 1 (gone.jpg of Annotations/gone.xml)',
+        'dropped images of another size than annotated: 1 (Annotations/turned.xml: 48x64, not '
+        '64x48)',
+    ]
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
+@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+def test_a_size_is_that_of_the_image_as_training_reads_it(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = draw(tmp_path / f'a.{suffix}', exif=exif)
+    image = mmcv.imfrombytes(path.read_bytes())
+    assert image_size(path) == (image.shape[1], image.shape[0])
+
+
+def roboflow_yolo(root):
+    for split in ('train', 'valid'):
+        draw(root / split / 'images/a.jpg', width=64 if split == 'train' else 32)
+        write(root / split / 'labels/a.txt', '0 0.5 0.5 0.5 0.5')
+    # Roboflow's paths lead to the folder above.
+    write(
+        root / 'data.yaml',
+        'train: ../train/images',
+        'val: ../valid/images',
+        'nc: 1',
+        "names: ['a']",
+    )
+
+
+def lists_of_paths(root):
+    for name in 'ab':
+        draw(root / f'images/{name}.jpg')
+        write(root / f'labels/{name}.txt', '0 0.5 0.5 0.5 0.5')
+    write(root / 'obj.names', 'a')
+    write(root / 'train.txt', './images/a.jpg')
+    write(root / 'val.txt', 'images/b.jpg')
+
+
+def roboflow_voc(root):
+    for split in ('train', 'valid'):
+        draw(root / split / 'a.jpg')
+        write(root / split / 'a.xml', xml('a.jpg', [('a', (1, 1, 9, 9), 0)]))
+
+
+def nested_voc(root):
+    for name in ('train', 'val'):
+        draw(root / f'VOC2012/JPEGImages/{name}.jpg')
+        boxed = xml(f'{name}.jpg', [('a', (1, 1, 9, 9), 0)])
+        write(root / f'VOC2012/Annotations/{name}.xml', boxed)
+        write(root / f'VOC2012/ImageSets/Main/{name}.txt', name)
+        write(root / f'VOC2012/ImageSets/Main/a_{name}.txt', f'{name}  1')
+
+
+def roboflow_coco(root):
+    for split in ('train', 'valid'):
+        draw(root / split / 'a.jpg')
+        content = dict(
+            images=[dict(id=0, file_name='a.jpg', width=64, height=48)],
+            annotations=[
+                dict(id=1, image_id=0, category_id=1, bbox=[1, 1, 9, 9], area=81, iscrowd=0)
+            ],
+            categories=[
+                dict(id=0, name='project', supercategory='none'),
+                dict(id=1, name='a', supercategory='project'),
+            ],
+        )
+        write(root / split / '_annotations.coco.json', json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    'layout, name',
+    [
+        (roboflow_yolo, 'YOLO'),
+        (lists_of_paths, 'YOLO'),
+        (roboflow_voc, 'VOC'),
+        (nested_voc, 'VOC'),
+        (roboflow_coco, 'COCO'),
+    ],
+)
+def test_the_layouts_of_the_usual_tools_are_found(tmp_path, layout, name):
+    layout(tmp_path)
+    annotations = open_annotations(tmp_path, tmp_path)
+    assert annotations.format == name
+    assert sorted(annotations.splits) == ['train', 'val']
+    assert annotations.classes == ['a']
+    for split in annotations.splits:
+        converted = annotations.convert(split)
+        assert len(converted.content['images']) == len(converted.content['annotations']) == 1
+        file_name = converted.content['images'][0]['file_name']
+        assert (converted.image_folder / file_name).is_file()
+
+
+def one_yolo_image(root, classes=('a',)):
+    draw(root / 'images/a.jpg')
+    write(root / 'labels/a.txt', '0 0.5 0.5 0.5 0.5')
+    write(root / 'classes.txt', *classes)
+
+
+def test_classes_may_be_chosen_and_put_in_order(data_root, coco, tmp_path):
+    prepared = prepare_data(str(data_root), str(tmp_path), classes=['square', 'disc'])
+    assert prepared.class_names == ['square', 'disc']
+    # MMDetection numbers the classes as the file does, whatever the config says.
+    written = read(tmp_path / 'train.json')
+    assert [category['name'] for category in written['categories']] == ['square', 'disc']
+    assert boxes(written) == boxes(coco)
+    only = prepare_data(str(data_root), str(tmp_path / 'only'), classes=['disc'])
+    assert only.num_train_images == 6
+    assert 'dropped boxes of other classes: 6 (1.png, id 2: square' in '\n'.join(only.messages)
+
+
+def test_annotations_to_evaluate_on_follow_the_order_of_those_to_train_on(
+    data_root, coco, tmp_path
+):
+    turned = {**coco, 'categories': coco['categories'][::-1]}
+    val = write(tmp_path / 'turned.json', json.dumps(turned))
+    prepared = prepare_data(
+        str(data_root), str(tmp_path), 'annotations/train.json', str(val), val_img='images'
+    )
+    assert prepared.data_root == ''
+    assert prepared.train_ann_file == str(data_root / 'annotations/train.json')
+    written = read(tmp_path / 'val.json')
+    assert [category['name'] for category in written['categories']] == list(CLASSES)
+    assert boxes(written) == boxes(coco)
+    assert 'trained on as well' in prepared.warnings[0]
+
+
+@pytest.mark.parametrize('root', ['.', 'Bilder für KI', 'Bilder für KI/'])
+def test_relative_paths_stay_relative(data_root, tmp_path, monkeypatch, root):
+    shutil.copytree(data_root, tmp_path / root, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    prepared = prepare_data(root, 'out', train_ann='annotations/train.json', val_fraction=0.25)
+    assert prepared.train_ann_file == 'out/train.json'
+    prefix = prepared.data_root + prepared.train_data_prefix
+    assert prefix == f'{root.rstrip("/")}/images/'
+    images = read(tmp_path / prepared.train_ann_file)['images']
+    assert all(os.path.isfile(prefix + image['file_name']) for image in images)
+
+
+def test_nothing_is_written_into_the_data(yolo_root, tmp_path):
+    before = sorted(yolo_root.rglob('*'))
+    prepared = prepare_data(str(yolo_root), str(tmp_path / 'out'))
+    assert sorted(yolo_root.rglob('*')) == before
+    assert sorted(os.listdir(tmp_path / 'out')) == ['train.json', 'val.json']
+    assert prepared.train_data_prefix == f'{yolo_root}/'
+
+
+def csv(root):
+    draw(root / 'images/a.jpg')
+    write(root / 'boxes.csv', 'a.jpg,1,1,9,9')
+
+
+def labelme(root):
+    for number in range(20):
+        write(root / f'train_{number}.json', json.dumps(dict(version='5', shapes=[])))
+
+
+def two_of_one_name(root):
+    one_yolo_image(root, ('a', 'b', 'a'))
+
+
+def no_names(root):
+    one_yolo_image(root)
+    (root / 'classes.txt').unlink()
+
+
+def wrong_count(root):
+    one_yolo_image(root)
+    write(root / 'data.yaml', 'train: images', 'val: images', 'nc: 2', 'names: [a]')
+
+
+def wrong_path(root):
+    one_yolo_image(root)
+    write(root / 'data.yaml', 'train: pictures', 'val: images', 'names: [a]')
+
+
+def no_yaml(root):
+    one_yolo_image(root)
+    write(root / 'data.yaml', 'train: [')
+
+
+@pytest.mark.parametrize(
+    'layout, options, message',
+    [
+        (csv, {}, r'1 \.csv, 1 \.jpg.*no annotations in a known format; known are COCO.*YOLO.*VOC'),
+        (labelme, {}, r'20 \.json.*no annotations in a known format'),
+        (labelme, dict(train_ann='train_3.json'), 'not COCO.*it has: version, shapes'),
+        (two_of_one_name, {}, "two classes of one name: 'a'"),
+        (no_names, {}, r'no file gives them names.*classes\.txt.*--classes'),
+        (wrong_count, {}, 'nc: 2 and has 1 names'),
+        (no_yaml, {}, r"data\.yaml can't be read as YAML"),
+        (wrong_path, {}, 'names pictures, and there is no .*pictures'),
+        (one_yolo_image, {}, 'no annotations for validation.*--val-ann.*--val-fraction'),
+        (one_yolo_image, dict(val_fraction=0.5), 'can divide nothing'),
+        (one_yolo_image, dict(val_fraction=0.5, val_ann='images'), '--val-ann and --val-fraction'),
+        (one_yolo_image, dict(train_ann='nothing'), 'there is no .*nothing'),
+        (one_yolo_image, dict(val_ann='images', classes=['b']), 'no class "b"; it has a'),
+        (roboflow_voc, dict(train_img='nowhere'), 'there is no .*nowhere'),
+        (roboflow_coco, dict(classes=['project']), 'no class "project"'),
+    ],
+)
+def test_what_can_not_be_read_is_refused_in_one_sentence(tmp_path, layout, options, message):
+    layout(tmp_path / 'data')
+    with pytest.raises(ValueError, match=message) as refused:
+        prepare_data(str(tmp_path / 'data'), str(tmp_path / 'out'), **options)
+    assert '\n' not in str(refused.value)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_coco_without_its_images_says_where_to_name_them(data_root, tmp_path):
+    shutil.copytree(data_root / 'annotations', tmp_path / 'annotations')
+    with pytest.raises(ValueError, match=r'images such as 0\.png.*--train-img'):
+        prepare_data(str(tmp_path), str(tmp_path / 'out'))
+    prepared = prepare_data(
+        str(tmp_path), str(tmp_path / 'out'), train_img=str(data_root / 'images')
+    )
+    assert prepared.train_data_prefix == f'{data_root}/images/'
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-200, 200), min_size=4, max_size=4))
+def test_a_box_is_inside_its_image_or_counted(corners):
+    writer = CocoWriter(['a'])
+    writer.add_image('a.jpg', 64, 48)
+    writer.add_box('a', corners, 'a.txt:1')
+    assert len(writer.annotations) + sum(map(len, writer.dropped.values())) == 1
+    for annotation in writer.annotations:
+        x, y, w, h = annotation['bbox']
+        assert min(x, y) >= 0 and w >= 1 and h >= 1
+        assert x + w <= 64 + 0.01 and y + h <= 48 + 0.01
+        assert np.isclose(annotation['area'], w * h, atol=0.01)
