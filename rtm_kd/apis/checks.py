@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from numbers import Real
 from typing import Any, Optional
 
+from mmengine import dist
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.model import is_model_wrapper
@@ -176,6 +177,25 @@ def _innermost_datasets(dataset: Any) -> Iterator[Any]:
             yield from _innermost_datasets(part)
     else:
         yield dataset
+
+
+def check_batch_size(runner: Runner) -> None:
+    """Raise if there are fewer images to train on than one step takes.
+
+    Raises:
+        ValueError: With both numbers.
+    """
+    if runner._train_loop is None:
+        return
+    loader = runner.train_dataloader
+    batch_size = loader.batch_size or loader.batch_sampler.batch_size
+    processes = dist.get_world_size()
+    if len(loader.dataset) < batch_size * processes:
+        of = f' of each of {processes} processes' if processes > 1 else ''
+        raise UsageError(
+            f'a batch has {batch_size} images{of}, and there are {len(loader.dataset)} to train '
+            'on; set a smaller train_batch_size_per_gpu'
+        )
 
 
 def _raise_unknown_classes(split: str, classes: tuple, ann_file: str) -> None:

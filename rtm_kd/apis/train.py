@@ -1,3 +1,4 @@
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -5,16 +6,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
+from mmengine import dist
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rtm_kd.engine import FiniteLossHook, SaveOnTerminationHook
 from rtm_kd.utils import UsageError, load_config
-from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint
+from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint, save_detector
 from rtm_kd.utils.errors import RunError, name_what_can_not_be_built
 
-from .checks import check_data_files, check_datasets, check_values
+from .checks import check_batch_size, check_data_files, check_datasets, check_values
+from .pipelines import check_pipelines
+
+#: What a run with ``save_best`` leaves: the weights of its best epoch, as a plain detector.
+BEST = 'best.pth'
 
 
 def train(
@@ -38,7 +45,8 @@ def train(
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Returns:
-        Runner: The runner, when it is done.
+        Runner: The runner, when it is done. Where the config has ``save_best``, the weights of
+        the best epoch are in ``best.pth`` in the work dir, of a distillation the student's.
 
     Raises:
         ValueError: For whatever the user can put right, before the first image is read; a
@@ -65,11 +73,21 @@ def train(
     with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
         runner = Runner.from_cfg(cfg)
         check_datasets(runner, 'train', 'val')
+        check_batch_size(runner)
+        for warning in check_pipelines(cfg):
+            print_log(warning, 'current', logging.WARNING)
         runner.register_hook(FiniteLossHook())
         runner.register_hook(SaveOnTerminationHook())
         with run_errors_in_log(runner):
             runner.train()
+    _save_best_detector(runner)
     return runner
+
+
+def _save_best_detector(runner: Runner) -> None:
+    best = runner.message_hub.runtime_info.get('best_ckpt')
+    if best and os.path.isfile(best) and dist.is_main_process():
+        save_detector(read_checkpoint(best), Path(runner.work_dir, BEST))
 
 
 def set_work_dir(cfg: Config, config: str, work_dir: Optional[str]) -> None:

@@ -9,6 +9,7 @@ from urllib.error import URLError
 import torch
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
 
 from rtm_kd.compat.checkpoint_load import check_hash
 
@@ -177,6 +178,35 @@ def _shape(value: Any) -> Union[tuple, str]:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else 'no tensor'
 
 
+def check_start(checkpoint: str, model: nn.Module, name: str) -> None:
+    """Raise unless weights to start from fit the backbone of a detector.
+
+    The rest may differ, as a head for other classes does: MMEngine leaves out what does not
+    fit. It also does so where nothing fits, and says it among hundreds of lines.
+
+    Args:
+        checkpoint (str): Path or URL.
+        model (nn.Module): A detector.
+        name (str): What it is, for the message.
+
+    Raises:
+        ValueError: If the checkpoint can't be read, or is of another model.
+    """
+    expected = _backbone(model.state_dict())
+    check_state_dict(
+        _backbone(read_checkpoint(checkpoint)['state_dict']), expected, checkpoint, name
+    )
+
+
+def _backbone(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # A distillation's student stays, so that the message can name it.
+    return {
+        name: value
+        for name, value in state_dict.items()
+        if name.startswith(('backbone.', STUDENT_PREFIX))
+    }
+
+
 def _guess(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str:
     """Say in a few words why a checkpoint may not fit."""
     if any(name.startswith(STUDENT_PREFIX) for name in state_dict):
@@ -224,13 +254,24 @@ def convert_to_student(
             f'{checkpoint} has no student: none of its tensors begins with "{STUDENT_PREFIX}", '
             'so it was not written by a distillation, or is converted already'
         )
-    meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     source = Path(checkpoint)
     folder = Path(out_path) if out_path else source.parent
     target = source if inplace else folder / f'{source.stem}_student.pth'
+    save_detector(content, target)
+    return target
+
+
+def save_detector(content: dict[str, Any], target: Path) -> None:
+    """Write the detector of a checkpoint alone: a distillation's student, or the model itself.
+
+    Args:
+        content (dict): What :func:`read_checkpoint` returns. Of it the weights stay, and
+            ``meta`` without the config of its training.
+        target (Path): The file to write.
+    """
+    meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     target.parent.mkdir(parents=True, exist_ok=True)
     # Written beside and renamed: a kill leaves the old file or the new one, never half.
     part = target.with_name(target.name + '.part')
     torch.save(dict(meta=meta, state_dict=student_state_dict(content['state_dict'])), part)
     os.replace(part, target)
-    return target

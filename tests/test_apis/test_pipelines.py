@@ -1,0 +1,79 @@
+"""A config that tests on other images than it trains on is pointed out."""
+
+import re
+
+import pytest
+from helpers import ROOT
+from mmengine.config import Config
+
+from rtm_kd.apis.pipelines import check_pipelines
+from rtm_kd.utils import load_config
+
+LETTERBOX = [
+    dict(type='YOLOv5KeepRatioResize', scale=(256, 256)),
+    dict(type='LetterResize', scale=(256, 256), pad_val=dict(img=114)),
+]
+
+
+def own(name):
+    return load_config(str(ROOT / 'configs/custom_dataset' / name))
+
+
+def faults(changes):
+    cfg = own('kd_tiny_rtmdet_s_bccd.py')
+    cfg.merge_from_dict(changes)
+    return check_pipelines(cfg)
+
+
+@pytest.mark.parametrize(
+    'config',
+    ['custom_dataset/kd_tiny_rtmdet_s_bccd.py', 'drawn/kd_student_rtmdet_teacher_drawn.py'],
+)
+def test_our_own_configs_bring_images_to_size_alike(config):
+    assert check_pipelines(load_config(str(ROOT / 'configs' / config))) == []
+
+
+def test_mmyolos_padding_on_all_sides_is_pointed_out():
+    found = check_pipelines(own('../kd_tiny_rtmdet_s_neck_300e_coco.py'))
+    assert len(found) == 1
+    assert 'val and test' in found[0]
+    assert 'padding on all sides for below and on the right' in found[0]
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'val_dataloader.dataset.pipeline': LETTERBOX}, 'of val brings.*padding on all sides'),
+        ({'test_dataloader.dataset.pipeline.2.size': (320, 320)}, 'of test.*320x320 for 256x256'),
+        ({'val_dataloader.dataset.pipeline.1.keep_ratio': False}, 'shape stretched for as it is'),
+        ({'val_dataloader.dataset.pipeline.2.pad_val': 0}, 'colour of the padding 0x0x0 for 114'),
+        ({'train_pipeline': None, 'custom_hooks.1.switch_pipeline': LETTERBOX}, 'padding below'),
+        (
+            {'train_dataloader.dataset.pipeline.7.size': (640, 640)},
+            'begins with images of 640x640 pixels and ends with 256x256',
+        ),
+    ],
+)
+def test_a_difference_is_named(changes, message):
+    found = faults(changes)
+    assert len(found) == 1
+    assert re.search(message, found[0])
+
+
+def test_without_last_epochs_of_their_own_it_is_training_that_counts():
+    cfg = own('rtmdet_s_bccd.py')
+    cfg.custom_hooks = []
+    assert check_pipelines(cfg) == []
+    cfg.val_dataloader.dataset.pipeline = LETTERBOX
+    assert 'that of training (padding' in check_pipelines(cfg)[0]
+
+
+def test_the_transforms_around_a_dataset_count_too():
+    pad = dict(type='mmdet.Pad', size=(64, 64))
+    whole = dict(
+        dataset=dict(type='MultiImageMixDataset', dataset=dict(pipeline=[]), pipeline=[pad])
+    )
+    alone = dict(dataset=dict(pipeline=LETTERBOX))
+    found = check_pipelines(Config(dict(train_dataloader=whole, val_dataloader=alone)))
+    assert 'size 256x256 for 64x64' in found[0]
+    assert check_pipelines(Config(dict(model=dict()))) == []
