@@ -19,10 +19,15 @@ base_lr = 0.001  # for the batch size above, on one GPU
 val_interval = 4  # in epochs
 load_from = None  # checkpoint to start from, of COCO say
 
+# ======================= Possibly modified =======================
+lr_warmup_iters = 100
+random_resize_ratio_range = (0.5, 2.0)
+mosaic_max_cached_images = 40  # no more than there are
+mixup_max_cached_images = 20
+
 # ======================= What follows from it =======================
 num_classes = len(class_names)
 metainfo = dict(classes=class_names)
-lr_warmup_iters = 100
 
 model = dict(
     # Weights pretrained on ImageNet would be a download; load_from is the better start.
@@ -38,13 +43,13 @@ train_pipeline = [
         type='Mosaic',
         img_scale=img_scale,
         use_cached=True,
-        max_cached_images=_base_.mosaic_max_cached_images,
+        max_cached_images=mosaic_max_cached_images,
         pad_val=114.0,
     ),
     dict(
         type='mmdet.RandomResize',
         scale=(img_scale[0] * 2, img_scale[1] * 2),
-        ratio_range=_base_.random_resize_ratio_range,
+        ratio_range=random_resize_ratio_range,
         resize_type='mmdet.Resize',
         keep_ratio=True,
     ),
@@ -55,7 +60,7 @@ train_pipeline = [
     dict(
         type='YOLOv5MixUp',
         use_cached=True,
-        max_cached_images=_base_.mixup_max_cached_images,
+        max_cached_images=mixup_max_cached_images,
     ),
     dict(type='mmdet.PackDetInputs'),
 ]
@@ -65,7 +70,7 @@ train_pipeline_stage2 = [
     dict(
         type='mmdet.RandomResize',
         scale=img_scale,
-        ratio_range=_base_.random_resize_ratio_range,
+        ratio_range=random_resize_ratio_range,
         resize_type='mmdet.Resize',
         keep_ratio=True,
     ),

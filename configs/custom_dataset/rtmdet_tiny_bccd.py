@@ -2,6 +2,7 @@
 _base_ = './rtmdet_s_bccd.py'
 
 max_epochs = 32
+load_from = None  # checkpoint to start from, of COCO say
 
 # ======================= What follows from it =======================
 deepen_factor = 0.167
