@@ -27,7 +27,8 @@ from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint
 from rtm_kd.utils.errors import name_what_can_not_be_built
 
-from .checks import check_data_files, check_datasets, check_values
+from .checks import check_batch_size, check_data_files, check_datasets, check_values
+from .pipelines import check_pipelines
 
 # Images of the steps that are timed where there is no GPU: a whole batch may take a minute.
 _MOST_IMAGES_ON_A_CPU = 4
@@ -61,6 +62,9 @@ def check(
     with tempfile.TemporaryDirectory() as folder, name_what_can_not_be_built(), _quiet():
         runner = Runner.from_cfg(_in_folder(cfg, folder))
         check_datasets(runner, 'train', 'val')
+        check_batch_size(runner)
+        for warning in check_pipelines(cfg):
+            print(f'warning: {warning}')
         found['data'] = {
             split: _count(getattr(runner, f'{split}_dataloader').dataset)
             for split in ('train', 'val')

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from rtm_kd.datasets.prepare import PreparedData, prepare_data
@@ -19,7 +18,7 @@ from rtm_kd.utils.errors import name_what_can_not_be_built
 
 from .checks import check_batch_size, check_data_files, check_datasets, check_values
 from .pipelines import check_pipelines
-from .train import BEST, NO_AMP, train
+from .train import BEST, train
 from .write_configs import (
     SIZES,
     ConfigPaths,
@@ -110,7 +109,7 @@ def distill(
     name = name or Path(os.path.abspath(Path(data_root).expanduser())).name
     config_dir = Path(config_out or Path('configs', name))
     _check_arguments(
-        student, teacher, img_size, amp, config_dir, epochs=epochs, batch_size=batch_size, lr=lr
+        student, teacher, img_size, config_dir, epochs=epochs, batch_size=batch_size, lr=lr
     )
     teacher_start, student_start = _weights(teacher_ckpt, teacher), _weights(student_ckpt, student)
     if not train_teacher and teacher_start is None:
@@ -197,7 +196,6 @@ def _check_arguments(
     student: str,
     teacher: str,
     img_size: int,
-    amp: bool,
     config_dir: Path,
     **numbers: Optional[float],
 ) -> None:
@@ -211,8 +209,6 @@ def _check_arguments(
         raise UsageError(
             f'--img-size must be a multiple of {_STRIDE} from {_STRIDE * 2} up, got {img_size}'
         )
-    if amp and get_device() == 'cpu':
-        raise UsageError(NO_AMP)
     folder = os.path.abspath(config_dir)
     if "'" in folder:
         # MMEngine puts it between quotes, for the config of the teacher.
