@@ -12,7 +12,7 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from rtm_kd.engine import FiniteLossHook, SaveOnTerminationHook
+from rtm_kd.engine import CheckRanksHook, FiniteLossHook, SaveOnTerminationHook
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint, save_detector
 from rtm_kd.utils.errors import RunError, name_what_can_not_be_built
@@ -77,6 +77,7 @@ def train(
         for warning in check_pipelines(cfg):
             print_log(warning, 'current', logging.WARNING)
         runner.register_hook(FiniteLossHook())
+        runner.register_hook(CheckRanksHook())
         runner.register_hook(SaveOnTerminationHook())
         with run_errors_in_log(runner):
             runner.train()

@@ -1,7 +1,13 @@
-from .hooks import DistillationLossDetachHook, FiniteLossHook, SaveOnTerminationHook
+from .hooks import (
+    CheckRanksHook,
+    DistillationLossDetachHook,
+    FiniteLossHook,
+    SaveOnTerminationHook,
+)
 from .optimizers import CpuAmpOptimWrapper
 
 __all__ = [
+    'CheckRanksHook',
     'CpuAmpOptimWrapper',
     'DistillationLossDetachHook',
     'FiniteLossHook',
