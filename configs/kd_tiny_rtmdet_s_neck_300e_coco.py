@@ -13,19 +13,17 @@ max_epochs = _base_.max_epochs
 # Last epochs, without mosaic and without distillation.
 num_epochs_stage2 = _base_.num_epochs_stage2
 
-# A `package::path`, the path of a config file, or a whole model dict.
+# The student is `_base_`; both may be of any size. A `package::path`, the path of a config file,
+# or a whole model dict.
 teacher = 'mmyolo::rtmdet/rtmdet_s_syncbn_fast_8xb32-300e_coco.py'
 # Path or URL.
 teacher_ckpt = 'https://download.openmmlab.com/mmyolo/v0/rtmdet/rtmdet_s_syncbn_fast_8xb32-300e_coco/rtmdet_s_syncbn_fast_8xb32-300e_coco_20221230_182329-0a8c901a.pth'
-teacher_widen_factor = 0.5
 
 # ======================= Possibly modified =======================
 loss_weight = 1.0  # of each level's distillation loss
 tau = 1.0  # temperature of the softmax over space
 
 # ======================= What follows from it =======================
-student_channels = int(256 * _base_.widen_factor)
-teacher_channels = int(256 * teacher_widen_factor)
 stage2_epoch = max_epochs - num_epochs_stage2
 levels = ('fpn0', 'fpn1', 'fpn2')
 # The last convolution of each FPN level, before its norm and activation.
@@ -35,19 +33,13 @@ recorders = {
 }
 # PKD: both sides to zero mean and unit variance, by the statistics of the batch.
 pkd_norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
+# Their channels follow from student and teacher.
 connectors = dict()
 for level in levels:
     connectors[f'{level}_s'] = dict(
-        type='rtm_kd.ConvModuleConnector',
-        in_channel=student_channels,
-        out_channel=teacher_channels,
-        bias=False,
-        norm_cfg=pkd_norm_cfg,
-        act_cfg=None,
+        type='rtm_kd.ConvModuleConnector', bias=False, norm_cfg=pkd_norm_cfg, act_cfg=None
     )
-    connectors[f'{level}_t'] = dict(
-        type='rtm_kd.NormConnector', in_channels=teacher_channels, norm_cfg=pkd_norm_cfg
-    )
+    connectors[f'{level}_t'] = dict(type='rtm_kd.NormConnector', norm_cfg=pkd_norm_cfg)
 
 model = dict(
     _delete_=True,

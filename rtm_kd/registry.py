@@ -1,5 +1,8 @@
 """The registries of scope ``rtm_kd``, children of MMEngine's."""
 
+import inspect
+from typing import Optional
+
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -14,3 +17,15 @@ MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['rtm_
 OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=['rtm_kd.engine']
 )
+
+
+def model_class(cfg: dict) -> Optional[type]:
+    """Return the class that a model's config names, None where building it will say what is wrong.
+
+    A type without a scope is looked up in ``rtm_kd``.
+    """
+    found = cfg.get('type')
+    if isinstance(found, str):
+        with MODELS.switch_scope_and_registry(cfg.get('_scope_', SCOPE)) as registry:
+            found = registry.get(found)
+    return found if inspect.isclass(found) else None

@@ -13,6 +13,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.registry import DefaultScope
+
+from rtm_kd.registry import MODELS
+from rtm_kd.utils import load_config
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ('disc', 'square')
@@ -101,3 +106,37 @@ def _process(rank, count, port, function, arguments):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
     os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     function(rank, *arguments)
+
+
+def build_a_copy_alone(name, folder, change=lambda text: text, **options):
+    """A config that has nothing beside it, with some of its text changed, and its model."""
+    config = folder / Path(name).name
+    config.write_text(change((ROOT / 'configs' / name).read_text()))
+    cfg = load_config(str(config), dict(teacher_ckpt='random', num_classes=4, **options))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return cfg, MODELS.build(cfg.model).train()
+
+
+def connected(model):
+    """Channels of student and teacher, from the connectors of all levels."""
+    return [
+        tuple(model.distiller.connectors[f'fpn{i}_s'].conv_module.conv.weight.shape[1::-1])
+        for i in range(3)
+    ]
+
+
+def batch(size=64):
+    """Two images and three boxes as MMYOLO's heads take them: (image, label, x1, y1, x2, y2)."""
+    boxes = torch.tensor([[0, 0, 4, 4, 40, 44], [0, 3, 20, 10, 60, 50], [1, 1, 2, 2, 30, 30.0]])
+    samples = dict(bboxes_labels=boxes, img_metas=[dict(batch_input_shape=(size, size))] * 2)
+    return torch.randn(2, 3, size, size), samples
+
+
+def take_a_step(model, data):
+    total, logged = model.parse_losses(model.loss(*data))
+    total.backward()
+    assert torch.isfinite(total)
+    assert sum('distill.loss_pkd' in key for key in logged) == 3
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name

@@ -1,11 +1,9 @@
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
-import torch
-from helpers import ROOT
+from helpers import ROOT, batch, build_a_copy_alone, connected, take_a_step
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
@@ -23,7 +21,7 @@ ALL = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*
 
 @pytest.mark.parametrize('name', COCO)
 def test_coco_config_is_the_published_recipe(name):
-    student, teacher, size, digest = COCO[name]
+    _, _, size, digest = COCO[name]
     cfg = Config.fromfile(ROOT / 'configs' / name)
     assert cfg.model.teacher_ckpt.startswith(
         f'https://download.openmmlab.com/mmyolo/v0/rtmdet/rtmdet_{size}_syncbn_fast_8xb32'
@@ -36,15 +34,10 @@ def test_coco_config_is_the_published_recipe(name):
         assert distiller.student_recorders[f'fpn{level}'] == source
         assert distiller.teacher_recorders[f'fpn{level}'] == source
         assert distiller.connectors[f'fpn{level}_s'] == dict(
-            type='rtm_kd.ConvModuleConnector',
-            in_channel=student,
-            out_channel=teacher,
-            bias=False,
-            norm_cfg=pkd_norm,
-            act_cfg=None,
+            type='rtm_kd.ConvModuleConnector', bias=False, norm_cfg=pkd_norm, act_cfg=None
         )
         assert distiller.connectors[f'fpn{level}_t'] == dict(
-            type='rtm_kd.NormConnector', in_channels=teacher, norm_cfg=pkd_norm
+            type='rtm_kd.NormConnector', norm_cfg=pkd_norm
         )
         assert f'loss_pkd_fpn{level}' in distiller.distill_losses
     ema, switch, detach = cfg.custom_hooks
@@ -63,20 +56,22 @@ def test_the_coco_configs_differ_in_sizes_and_figures_alone():
 
 @pytest.mark.parametrize('name', COCO)
 def test_a_copy_alone_in_an_empty_folder_dumps_builds_and_takes_a_step(name, tmp_path):
-    shutil.copy(ROOT / 'configs' / name, tmp_path)
-    cfg = load_config(str(tmp_path / name), dict(teacher_ckpt='random', num_classes=4))
+    student, teacher, _, _ = COCO[name]
+    cfg, model = build_a_copy_alone(name, tmp_path)
     cfg.dump(tmp_path / 'dumped.py')
-    cfg = Config.fromfile(tmp_path / 'dumped.py')
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model).train()
-    boxes = torch.tensor([[0, 0, 4, 4, 40, 44], [0, 3, 20, 10, 60, 50], [1, 1, 2, 2, 30, 30.0]])
-    samples = dict(bboxes_labels=boxes, img_metas=[dict(batch_input_shape=(64, 64))] * 2)
-    total, logged = model.parse_losses(model.loss(torch.randn(2, 3, 64, 64), samples))
-    total.backward()
-    assert torch.isfinite(total)
-    assert sum('distill.loss_pkd' in key for key in logged) == 3
-    for parameter in model.parameters():
-        assert parameter.grad is not None
+    assert Config.fromfile(tmp_path / 'dumped.py').model == cfg.model
+    assert connected(model) == [(student, teacher)] * 3
+    take_a_step(model, batch())
+
+
+def test_another_student_is_one_line_and_another_teacher_an_option(tmp_path):
+    _, model = build_a_copy_alone(
+        'kd_tiny_rtmdet_s_neck_300e_coco.py',
+        tmp_path,
+        change=lambda text: text.replace('rtmdet/rtmdet_tiny_', 'rtmdet/rtmdet_s_'),
+        teacher='mmyolo::rtmdet/rtmdet_tiny_syncbn_fast_8xb32-300e_coco.py',
+    )
+    assert connected(model) == [(128, 96)] * 3
 
 
 @pytest.mark.parametrize('config', ALL)
@@ -84,7 +79,8 @@ def test_every_config_names_only_bases_that_travel_with_it(config):
     """A COCO config has a `package::` base; the others have siblings too."""
     bases = re.findall(r"^_base_ = '(.+)'", (ROOT / config).read_text(), re.MULTILINE)
     assert len(bases) == 1
-    assert bases[0].startswith('mmyolo::' if 'coco' in config else ('mmyolo::', './'))
+    package = ('mmyolo::', 'mmdet::')
+    assert bases[0].startswith(package if 'coco' in config else (*package, './'))
 
 
 def test_options_reach_what_is_computed_from_them(kd_config):

@@ -7,15 +7,12 @@ student_ckpt = _base_.load_from  # to start from, as the student without a teach
 # The teacher: its config, and the checkpoint that training it left.
 teacher = '{{ fileDirname }}/rtmdet_s_bccd.py'
 teacher_ckpt = 'work_dirs/rtmdet_s_bccd/epoch_40.pth'
-teacher_widen_factor = 0.5
 
 # ======================= Possibly modified =======================
 loss_weight = 1.0  # of each level's distillation loss
 tau = 1.0  # temperature of the softmax over space
 
 # ======================= What follows from it =======================
-student_channels = int(256 * _base_.widen_factor)
-teacher_channels = int(256 * teacher_widen_factor)
 levels = ('fpn0', 'fpn1', 'fpn2')
 # The last convolution of each FPN level, before its norm and activation.
 recorders = {
@@ -24,19 +21,13 @@ recorders = {
 }
 # PKD: both sides to zero mean and unit variance, by the statistics of the batch.
 pkd_norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
+# Their channels follow from student and teacher.
 connectors = dict()
 for level in levels:
     connectors[f'{level}_s'] = dict(
-        type='rtm_kd.ConvModuleConnector',
-        in_channel=student_channels,
-        out_channel=teacher_channels,
-        bias=False,
-        norm_cfg=pkd_norm_cfg,
-        act_cfg=None,
+        type='rtm_kd.ConvModuleConnector', bias=False, norm_cfg=pkd_norm_cfg, act_cfg=None
     )
-    connectors[f'{level}_t'] = dict(
-        type='rtm_kd.NormConnector', in_channels=teacher_channels, norm_cfg=pkd_norm_cfg
-    )
+    connectors[f'{level}_t'] = dict(type='rtm_kd.NormConnector', norm_cfg=pkd_norm_cfg)
 
 load_from = None  # would look for the weights of a whole distillation
 student_init = student_ckpt and dict(type='Pretrained', checkpoint=student_ckpt)

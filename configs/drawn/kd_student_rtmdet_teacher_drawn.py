@@ -5,15 +5,12 @@ _base_ = './rtmdet_student_drawn.py'
 # The teacher: its config, and the checkpoint that training it left.
 teacher = '{{ fileDirname }}/rtmdet_teacher_drawn.py'
 teacher_ckpt = 'work_dirs/rtmdet_teacher_drawn/epoch_14.pth'
-teacher_widen_factor = 0.375
 
 # ======================= Possibly modified =======================
 loss_weight = 1.0  # of each level's distillation loss
 tau = 1.0  # temperature of the softmax over space
 
 # ======================= What follows from it =======================
-student_channels = int(256 * _base_.widen_factor)
-teacher_channels = int(256 * teacher_widen_factor)
 levels = ('fpn0', 'fpn1', 'fpn2')
 # The last convolution of each FPN level, before its norm and activation.
 recorders = {
@@ -22,19 +19,13 @@ recorders = {
 }
 # PKD: both sides to zero mean and unit variance, by the statistics of the batch.
 pkd_norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
+# Their channels follow from student and teacher.
 connectors = dict()
 for level in levels:
     connectors[f'{level}_s'] = dict(
-        type='rtm_kd.ConvModuleConnector',
-        in_channel=student_channels,
-        out_channel=teacher_channels,
-        bias=False,
-        norm_cfg=pkd_norm_cfg,
-        act_cfg=None,
+        type='rtm_kd.ConvModuleConnector', bias=False, norm_cfg=pkd_norm_cfg, act_cfg=None
     )
-    connectors[f'{level}_t'] = dict(
-        type='rtm_kd.NormConnector', in_channels=teacher_channels, norm_cfg=pkd_norm_cfg
-    )
+    connectors[f'{level}_t'] = dict(type='rtm_kd.NormConnector', norm_cfg=pkd_norm_cfg)
 
 model = dict(
     _delete_=True,

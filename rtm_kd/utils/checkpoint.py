@@ -127,7 +127,7 @@ def from_mmdet_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     Backbone and neck are the same modules in both; MMYOLO names those of the neck in another
     way, and its head's with ``head_module``.
     """
-    if not any(name.startswith('neck.top_down_blocks.') for name in state_dict):
+    if not has_mmdet_names(state_dict):
         return state_dict
     renamed = {}
     for name, tensor in state_dict.items():
@@ -139,6 +139,11 @@ def from_mmdet_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Ten
             name = re.sub(r'^bbox_head\.', 'bbox_head.head_module.', name)
         renamed[name] = tensor
     return renamed
+
+
+def has_mmdet_names(state_dict: dict[str, torch.Tensor]) -> bool:
+    """Whether these are the weights of an RTMDet as MMDetection names them."""
+    return any(name.startswith('neck.top_down_blocks.') for name in state_dict)
 
 
 def check_state_dict(

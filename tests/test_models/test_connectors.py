@@ -1,6 +1,7 @@
 import mmrazor.models as mmrazor_models
 import pytest
 import torch
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 
 from rtm_kd.models import ConvModuleConnector, NormConnector
 
@@ -53,6 +54,22 @@ def test_pkd_norm_gives_zero_mean_and_unit_variance_per_channel():
     out = NormConnector(3, PKD_NORM)(torch.randn(4, 3, 16, 16) * 7 + 5)
     torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.var((0, 2, 3), unbiased=False), torch.ones(3), rtol=1e-4, atol=0)
+
+
+def test_yolov5s_optimizer_takes_connectors_whose_norm_has_no_weight():
+    """MMYOLO's constructor, YOLOv8's too, hands the optimizer the weight of every BatchNorm."""
+    cfg = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
+    connectors = torch.nn.ModuleList(
+        [
+            ConvModuleConnector(6, 8, bias=False, norm_cfg=PKD_NORM, act_cfg=None),
+            NormConnector(8, PKD_NORM),
+        ]
+    )
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.get('mmyolo.YOLOv5OptimizerConstructor')
+    with DefaultScope.overwrite_default_scope('mmyolo'):
+        wrapper = constructor(cfg)(connectors)
+    (weight,) = (p for group in wrapper.optimizer.param_groups for p in group['params'])
+    assert weight is connectors[0].conv_module.conv.weight
 
 
 @pytest.mark.parametrize('channels', [0, -3, 1.5, 'many'])

@@ -166,7 +166,10 @@ def test_a_fault_is_one_sentence_with_a_non_zero_exit(name, kd_config, tmp_path)
         ({'teacher_ckpt': None}, 'no teacher_ckpt'),
         ({'teacher_ckpt': 'nowhere.pth'}, r'no checkpoint file nowhere\.pth'),
         ({'model.architecture.num_classes': 7}, 'num_classes=7.*2 classes'),
-        ({'student_channels': 90}, 'connector "fpn0_s" expects 90 channels.*96'),
+        (
+            {'model.distiller.connectors.fpn0_s.in_channel': 90},
+            'connector "fpn0_s" expects 90 channels.*96',
+        ),
         ({'custom_hooks.2.detach_epoch': -1}, 'detach_epoch.*-1'),
         ({'load_from': 'nowhere.pth'}, r'no checkpoint file nowhere\.pth'),
     ],

@@ -9,6 +9,9 @@ from mmengine.model import BaseModel
 from rtm_kd.registry import MODELS
 from rtm_kd.utils.errors import UsageError
 
+# The parts of a detector that make its features: all that is used of a teacher.
+FEATURE_PARTS = ('backbone', 'neck')
+
 
 def build_detector(model: Union[BaseModel, dict, str], argument: str) -> BaseModel:
     """Build a detector from any of the forms that :func:`resolve_model_cfg` takes.

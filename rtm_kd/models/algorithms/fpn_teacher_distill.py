@@ -1,19 +1,23 @@
+import logging
 from typing import Optional, Union
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import nn
 
-from rtm_kd.registry import MODELS, SCOPE
+from rtm_kd.compat.channels_last import to_channels_last
+from rtm_kd.registry import MODELS, SCOPE, model_class
+from rtm_kd.utils.checkpoint import STUDENT_PREFIX
 from rtm_kd.utils.errors import UsageError
 
 from ..distillers import ConfigurableDistiller
 from ..distillers.recorder import check_sources, record_outputs
-from .detector import build_detector
+from .detector import FEATURE_PARTS, build_detector
 from .frozen_teacher import FrozenTeacher
 
 # Side of the square that student and teacher see once, when their shapes are checked, in
-# pixels: two positions a side are left at stride 32.
+# pixels: two positions a side are left at stride 32, one at stride 64.
 _PROBE_SIZE = 64
 
 
@@ -51,8 +55,8 @@ class FpnTeacherDistill(BaseModel):
         init_cfg (dict, optional): Initialisation, in addition to the student's own.
 
     Raises:
-        ValueError: If the teacher has no checkpoint, a recorder's source is no module, or
-            a connector does not fit its features.
+        ValueError: If the teacher has no checkpoint, a recorder's source is no module, a
+            connector does not fit its features, or the student's head has no loss.
     """
 
     def __init__(
@@ -81,26 +85,36 @@ class FpnTeacherDistill(BaseModel):
             if value is not only:
                 raise UsageError(f'{name}={value!r} is not supported, leave it at {only}')
         student = build_detector(architecture, 'architecture')
+        _check_has_loss(student)
         super().__init__(data_preprocessor or student.data_preprocessor, init_cfg)
         self.architecture = student
-        self.distiller = MODELS.build({'_scope_': SCOPE, **distiller})
-        if not isinstance(self.distiller, ConfigurableDistiller):
+        self._register_load_state_dict_pre_hook(_accept_plain_student)
+        distiller = {'_scope_': SCOPE, **distiller}
+        named = model_class(distiller)
+        if named is not None and not issubclass(named, ConfigurableDistiller):
             raise UsageError(
-                f'distiller is a {type(self.distiller).__module__} class; this algorithm needs '
+                f'distiller is a {named.__module__} class; this algorithm needs '
                 'type="rtm_kd.ConfigurableDistiller", which takes the same arguments'
             )
+        self.distiller = MODELS.build(distiller)
         self.distiller.reference = reference
         self._teacher = FrozenTeacher(
-            teacher, teacher_ckpt, self.distiller.teacher_sources, reference, half_teacher
+            teacher,
+            teacher_ckpt,
+            self.distiller.teacher_sources,
+            self.data_preprocessor,
+            reference,
+            half_teacher,
         )
+        self._warn_of_a_smaller_teacher()
         self._channels_last = not reference
         if self._channels_last:
-            student.to(memory_format=torch.channels_last)
+            to_channels_last(student)
         if not module_inplace:
             _set_inplace_false(student)
         if not teacher_module_inplace:
             _set_inplace_false(self.teacher)
-        self._check_features()
+        self._fit_connectors()
 
     @property
     def student(self) -> nn.Module:
@@ -132,13 +146,21 @@ class FpnTeacherDistill(BaseModel):
         if self._channels_last:
             batch_inputs = batch_inputs.contiguous(memory_format=torch.channels_last)
         if self.distillation_stopped:
-            return _prefixed('student', self.student(batch_inputs, data_samples, mode='loss'))
+            return _prefixed('student', self._student_losses(batch_inputs, data_samples))
 
         teacher_records = self._teacher.record(batch_inputs)
         with record_outputs(self.student, self.distiller.student_sources) as student_records:
-            losses = self.student(batch_inputs, data_samples, mode='loss')
-        distill_losses = self.distiller.compute_distill_losses(student_records, teacher_records)
+            losses = self._student_losses(batch_inputs, data_samples)
+        distill_losses = self.distiller.compute_distill_losses(
+            student_records, teacher_records, len(batch_inputs)
+        )
         return {**_prefixed('student', losses), **_prefixed('distill', distill_losses)}
+
+    def _student_losses(self, batch_inputs: torch.Tensor, data_samples) -> dict[str, torch.Tensor]:
+        try:
+            return self.student(batch_inputs, data_samples, mode='loss')
+        except NotImplementedError as error:
+            raise UsageError(f"the student can't be trained here: {error}") from error
 
     def init_weights(self) -> None:
         """Initialise the student and load the teacher's checkpoint.
@@ -173,6 +195,11 @@ class FpnTeacherDistill(BaseModel):
         elif self.distillation_stopped:
             raise ValueError('the teacher has been detached and freed; build the model anew')
 
+    @property
+    def bbox_head(self) -> nn.Module:
+        """The student's head, where a detector's hooks such as YOLOXModeSwitchHook expect it."""
+        return self.student.bbox_head
+
     def _apply(self, fn, *args, **kwargs):
         # The teacher follows the student to another device or dtype.
         super()._apply(fn, *args, **kwargs)
@@ -181,12 +208,13 @@ class FpnTeacherDistill(BaseModel):
         return self
 
     @torch.no_grad()
-    def _check_features(self) -> None:
-        """Find what does not fit on one small grey image instead of in the first batch."""
+    def _fit_connectors(self) -> None:
+        """Fit the connectors on two small grey images, and find what does not fit."""
         check_sources(self.student, self.distiller.student_sources, 'student')
         modes = {module: module.training for module in self.modules()}
         self.eval()
-        probe = next(self.student.parameters()).new_zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE)
+        # Two images: a norm needs more than the one position that is left at stride 64.
+        probe = next(self.student.parameters()).new_zeros(2, 3, _PROBE_SIZE, _PROBE_SIZE)
         with record_outputs(self.student, self.distiller.student_sources) as student_records:
             self.student.extract_feat(probe)
         teacher_records = self._teacher.record(probe, loading=False)
@@ -197,9 +225,47 @@ class FpnTeacherDistill(BaseModel):
                     f'recorders {silent} of the {owner} record nothing while its backbone and '
                     'neck run; choose sources inside these two'
                 )
-        self.distiller.check_features(student_records, teacher_records)
-        for module, mode in modes.items():
-            module.training = mode
+        self.distiller.fit_connectors(student_records, teacher_records)
+        for module in self.modules():
+            module.training = modes.get(module, True)
+
+    def _warn_of_a_smaller_teacher(self) -> None:
+        student, teacher = (
+            sum(
+                parameter.numel()
+                for name, parameter in model.named_parameters()
+                if name.split('.')[0] in FEATURE_PARTS
+            )
+            for model in (self.student, self.teacher)
+        )
+        if teacher < student:
+            print_log(
+                f'the teacher has {teacher / 1e6:.2f} million parameters in backbone and neck and '
+                f'its student {student / 1e6:.2f} million: a smaller teacher seldom has something '
+                'to teach; are architecture and teacher the wrong way round?',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def _accept_plain_student(state_dict: dict[str, torch.Tensor], prefix: str, *_) -> None:
+    """Let ``load_from`` name a checkpoint of the student alone, one trained on COCO say."""
+    if not any(name.startswith(prefix + STUDENT_PREFIX) for name in state_dict):
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            plain = name[len(prefix) :]
+            state_dict[prefix + STUDENT_PREFIX + plain] = state_dict.pop(name)
+
+
+def _check_has_loss(student: nn.Module) -> None:
+    """Raise if the head, like that of MMYOLO's RTMDet-Ins, has predictions and no loss."""
+    head = getattr(student, 'bbox_head', None)
+    code = getattr(getattr(type(head), 'loss_by_feat', None), '__code__', None)
+    if code is not None and code.co_names == ('NotImplementedError',):
+        package = type(head).__module__.split('.')[0]
+        raise UsageError(
+            f"the student can't be trained: {package} brings its {type(head).__name__} without a "
+            'loss; MMDetection can train RTMDet-Ins, mmdet::rtmdet/rtmdet-ins_s_8xb32-300e_coco.py'
+        )
 
 
 def _prefixed(prefix: str, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -2,22 +2,25 @@ import copy
 from typing import Optional, Union
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
+from torch import nn
 
 from rtm_kd.utils.checkpoint import (
     STUDENT_PREFIX,
     check_state_dict,
     from_mmdet_names,
+    has_mmdet_names,
     read_checkpoint,
 )
 from rtm_kd.utils.errors import UsageError
 
 from ..distillers.recorder import Records, check_sources, record_outputs
-from .detector import build_detector
+from .detector import FEATURE_PARTS, build_detector
+from .pixel_conversion import pixel_conversion
 from .teacher_precision import autocast_dtype, fold_batch_norms, half_precision
 
 RANDOM = 'random'
-_PARTS = ('backbone', 'neck')
 
 
 class FrozenTeacher:
@@ -31,6 +34,8 @@ class FrozenTeacher:
         teacher (BaseModel | dict | str): As :func:`~.detector.build_detector` takes it.
         checkpoint (str, optional): Path or URL, or ``'random'``.
         sources (dict[str, str]): Recorder name -> dotted module name.
+        preprocessor (nn.Module, optional): The data preprocessor of the images it will get. Where
+            its own normalises in another way, they are converted.
         reference (bool): Leave the model as it was built. By default BN is folded into the
             convolutions and the model runs channels_last.
         half (bool): Run it in half precision as well, where the machine has it; see
@@ -45,6 +50,7 @@ class FrozenTeacher:
         teacher: Union[BaseModel, dict, str],
         checkpoint: Optional[str],
         sources: dict[str, str],
+        preprocessor: Optional[nn.Module] = None,
         reference: bool = False,
         half: bool = False,
     ) -> None:
@@ -67,8 +73,11 @@ class FrozenTeacher:
         self._loaded = False
         self._seen = False
         check_sources(self.model, sources, 'teacher')
+        self._convert = pixel_conversion(preprocessor, self.model.data_preprocessor)
+        if self._convert is not None:
+            print_log('the teacher gets the images normalised in its own way', logger='current')
         for name, _ in list(self.model.named_children()):
-            if name not in _PARTS:
+            if name not in FEATURE_PARTS:
                 setattr(self.model, name, None)
         self.model.eval().requires_grad_(False)
 
@@ -86,7 +95,7 @@ class FrozenTeacher:
         """Run backbone and neck.
 
         Args:
-            batch_inputs (Tensor): Preprocessed images, (N, 3, H, W).
+            batch_inputs (Tensor): The student's preprocessed images, (N, 3, H, W).
             loading (bool): Load the checkpoint first, unless it has been loaded.
 
         Returns:
@@ -97,6 +106,8 @@ class FrozenTeacher:
         """
         if loading:
             self.load()
+        if self._convert is not None:
+            batch_inputs = self._convert(batch_inputs)
         if not self.reference:
             weight = next(self.model.parameters())
             dtype = autocast_dtype(weight.device) or weight.dtype
@@ -136,13 +147,16 @@ class FrozenTeacher:
         if self._loaded:
             return
         if self.checkpoint not in (None, RANDOM):
-            content = from_mmdet_names(read_checkpoint(self.checkpoint)['state_dict'])
+            expected = self.model.state_dict()
+            content = read_checkpoint(self.checkpoint)['state_dict']
+            if not has_mmdet_names(expected):
+                content = from_mmdet_names(content)
             state_dict = {
                 name: tensor
                 for name, tensor in content.items()
-                if name.split('.')[0] in _PARTS or name.startswith(STUDENT_PREFIX)
+                if name.split('.')[0] in FEATURE_PARTS or name.startswith(STUDENT_PREFIX)
             }
-            check_state_dict(state_dict, self.model.state_dict(), self.checkpoint, 'the teacher')
+            check_state_dict(state_dict, expected, self.checkpoint, 'the teacher')
             self.model.load_state_dict(state_dict, strict=True)
         if not self.reference:
             self._speed_up()

@@ -9,6 +9,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rtm_kd.utils.precision import cpu_has_bfloat16
 
+# MMYOLO makes the one of the other in a distributed run; in eval mode both do the same.
+_BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
 
 def fold_batch_norms(model: nn.Module, kept: set[str]) -> None:
     """Fold each BN into the convolution before it, in place.
@@ -25,7 +28,7 @@ def fold_batch_norms(model: nn.Module, kept: set[str]) -> None:
         inner = {f'{name}.conv', f'{name}.{module.norm_name}'}
         if module.order[:2] != ('conv', 'norm') or inner & kept:
             continue
-        if type(module.conv) is nn.Conv2d and isinstance(module.norm, nn.BatchNorm2d):
+        if type(module.conv) is nn.Conv2d and isinstance(module.norm, _BATCH_NORMS):
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             module.with_norm = False
             delattr(module, module.norm_name)

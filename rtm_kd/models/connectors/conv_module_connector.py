@@ -7,6 +7,8 @@ from torch import nn
 
 from rtm_kd.registry import MODELS
 
+from .batch_statistics_norm import without_weights
+
 
 @MODELS.register_module()
 class ConvModuleConnector(BaseModule):
@@ -72,6 +74,9 @@ class ConvModuleConnector(BaseModule):
             padding_mode,
             order,
         )
+        if self.conv_module.with_norm:
+            norm = without_weights(self.conv_module.norm)
+            setattr(self.conv_module, self.conv_module.norm_name, norm)
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channel, H, W) to (N, out_channel, H', W')."""

@@ -7,6 +7,8 @@ from torch import nn
 
 from rtm_kd.registry import MODELS
 
+from .batch_statistics_norm import without_weights
+
 
 @MODELS.register_module()
 class NormConnector(BaseModule):
@@ -29,7 +31,7 @@ class NormConnector(BaseModule):
         if not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f'in_channels must be a positive integer, got {in_channels!r}')
         self.in_channels = in_channels
-        _, self.norm = build_norm_layer(norm_cfg, in_channels)
+        self.norm = without_weights(build_norm_layer(norm_cfg, in_channels)[1])
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channels, H, W) to the same shape."""

@@ -1,0 +1,37 @@
+"""The channels_last memory format, past a convolution that a processor can't train in it.
+
+For: torch 2.14.1, whose oneDNN is 3.12, and others as far as their oneDNN has the fault.
+Fault: the weight gradient of a convolution of kernel 1, a stride and fewer than 16 input
+channels writes past its memory in channels_last
+(https://github.com/uxlfoundation/oneDNN/issues/6035). YOLOv6 begins with one, and its
+training dies with "corrupted size vs. prev_size" or a segmentation fault.
+Here: :func:`to_channels_last` leaves such a convolution, and what it reads, contiguous.
+Can go: when the oldest torch that is supported has an oneDNN without the fault.
+"""
+
+import torch
+from torch import nn
+
+# oneDNN's block with AVX-512; 8 with AVX2.
+_BLOCK = 16
+
+
+def to_channels_last(model: nn.Module) -> None:
+    """Bring a model that is to be trained into the channels_last memory format, in place."""
+    model.to(memory_format=torch.channels_last)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and _breaks(module):
+            module.to(memory_format=torch.contiguous_format)
+            module.register_forward_pre_hook(_contiguous)
+
+
+def _breaks(conv: nn.Conv2d) -> bool:
+    return (
+        conv.kernel_size == (1, 1)
+        and conv.stride != (1, 1)
+        and conv.in_channels // conv.groups < _BLOCK
+    )
+
+
+def _contiguous(module: nn.Module, args: tuple) -> tuple:
+    return tuple(arg.contiguous() for arg in args)
