@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rtm_kd.utils.errors import UsageError
 
 # Nearly the largest float32, in which boxes are trained on; NaN and infinities are not within.
 _LARGEST = 3.4e38
+_DEEPEST = 1000  # calls within each other, Python's own default
 _SHOWN = 3  # ids of each kind of fault
 
 # Kind of fault -> ids of those that have it.
@@ -31,7 +33,10 @@ def read_annotations(path: str, ann_file: Optional[str] = None) -> Any:
     Raises:
         ValueError: If it is not JSON, with the place where it stops to be.
     """
+    limit = sys.getrecursionlimit()
     try:
+        # A program around this may have raised it: lists in lists would break the C stack.
+        sys.setrecursionlimit(min(limit, _DEEPEST))
         with open(path, encoding='utf-8-sig') as file:
             return json.load(file)
     except (ValueError, RecursionError) as error:
@@ -39,6 +44,8 @@ def read_annotations(path: str, ann_file: Optional[str] = None) -> Any:
             f'the annotation file {ann_file or path} is not JSON ({error}); if it is cut off, '
             'download or export it again'
         ) from error
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def check_annotations(
