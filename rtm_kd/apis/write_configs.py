@@ -199,7 +199,6 @@ def render_configs(
                 _base_=f'./{paths.student.name}',
                 teacher='{{ fileDirname }}/' + paths.teacher.name,
                 teacher_ckpt=teacher_ckpt,
-                teacher_widen_factor=_published(teacher).widen_factor,
             ),
         ),
     }

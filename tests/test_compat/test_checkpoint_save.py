@@ -103,6 +103,7 @@ def test_the_only_checkpoint_is_deleted_after_the_next_is_written(
         ('epoch_2.pth', [best, 'best_coco_bbox_mAP_epoch_2.pth', 'epoch_2.pth']),
     ]
     assert sorted(path.name for path in tmp_path.glob('*.pth')) == [
+        'best.pth',
         'best_coco_bbox_mAP_epoch_2.pth',
         'epoch_2.pth',
     ]

@@ -19,8 +19,8 @@ def dtypes(monkeypatch):
     seen = []
     original = ConfigurableDistiller.compute_distill_losses
 
-    def recorded(self, student_records, teacher_records):
-        losses = original(self, student_records, teacher_records)
+    def recorded(self, student_records, teacher_records, batch_size):
+        losses = original(self, student_records, teacher_records, batch_size)
         outputs = student_records['fpn0'][0], teacher_records['fpn0'][0]
         seen.append((*(output.dtype for output in outputs), losses['loss_pkd_fpn0'].dtype))
         return losses

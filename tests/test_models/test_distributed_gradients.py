@@ -92,12 +92,15 @@ def let_each_process_normalise_its_own(distiller, count):
     """PKD's norms are over the images that a process has."""
     of_images = distiller.compute_distill_losses
 
-    def compute_distill_losses(*records):
+    def compute_distill_losses(*records_and_size):
+        records, size = records_and_size[:2], records_and_size[2:]
         parts = []
         for rank in range(count):
             own = own_images(rank, count)
             parts.append(
-                of_images(*({n: [f[own] for f in r] for n, r in side.items()} for side in records))
+                of_images(
+                    *({n: [f[own] for f in r] for n, r in side.items()} for side in records), *size
+                )
             )
         return {name: sum(part[name] for part in parts) / count for name in parts[0]}
 
@@ -110,8 +113,7 @@ def test_a_step_of_several_processes_is_that_of_one(model, count, everywhere, tm
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     in_processes(count, learn_together, count, model, everywhere, tmp_path)
     together = [torch.load(tmp_path / f'{rank}.pth') for rank in range(count)]
-    if not everywhere:
-        let_each_process_normalise_its_own(model.distiller, count)
+    let_each_process_normalise_its_own(model.distiller, count)
     alone = learn(model, slice(None))
 
     for weights in together[1:]:
