@@ -59,8 +59,8 @@ def check(
     check_values(cfg)
     check_data_files(cfg, 'train', 'val')
     found = {}
-    with tempfile.TemporaryDirectory() as folder, name_what_can_not_be_built(), _quiet():
-        runner = Runner.from_cfg(_in_folder(cfg, folder))
+    with tempfile.TemporaryDirectory() as folder, name_what_can_not_be_built(), quiet():
+        runner = Runner.from_cfg(in_folder(cfg, folder))
         check_datasets(runner, 'train', 'val')
         check_batch_size(runner)
         for warning in check_pipelines(cfg):
@@ -85,7 +85,8 @@ def check(
     return found
 
 
-def _in_folder(cfg: Config, folder: str) -> Config:
+def in_folder(cfg: Config, folder: str) -> Config:
+    """Return a config whose run leaves nothing outside a folder, and no log."""
     cfg = copy.deepcopy(cfg)
     name = uuid4().hex
     cfg.update(work_dir=folder, experiment_name=name, log_level='ERROR')
@@ -95,8 +96,8 @@ def _in_folder(cfg: Config, folder: str) -> Config:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # Only warnings, such as those of the annotations; COCO's tables go nowhere.
+def quiet() -> Iterator[None]:
+    """Let only warnings through, such as those of the annotations."""
     logging.disable(logging.INFO)
     try:
         yield
@@ -142,7 +143,7 @@ def _teacher_map(cfg: Config, folder: str, images: int) -> Optional[float]:
         if checkpoint == RANDOM:
             print('warning: the teacher is random, and knows nothing')
         return None
-    tested = _in_folder(cfg, folder)
+    tested = in_folder(cfg, folder)
     tested.model = resolve_model_cfg(model.teacher, 'teacher')
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         tested.pop(key, None)

@@ -3,7 +3,6 @@
 import os
 import shlex
 import tempfile
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -16,8 +15,8 @@ from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_start, newest_checkpoint, read_checkpoint, save_detector
 from rtm_kd.utils.errors import name_what_can_not_be_built
 
+from .check import in_folder, quiet
 from .checks import check_batch_size, check_data_files, check_datasets, check_values
-from .pipelines import check_pipelines
 from .train import BEST, train
 from .write_configs import (
     SIZES,
@@ -183,6 +182,8 @@ def distill(
         for path, run, who in runs:
             command = ['python', 'tools/train.py', str(path), '--work-dir', str(run)]
             print(f'to train the {who}: {shlex.join(command)}')
+        command = ['python', 'tools/check.py', str(paths.distillation)]
+        print(f'how long the student takes: {shlex.join(command)}, once there is a teacher')
         return result
     for path, run, who in runs:
         _train(path, run, who, amp, resume)
@@ -282,21 +283,15 @@ def _check_configs(
     load_teacher: bool,
 ) -> None:
     """Build everything that a distillation's config describes, and leave nothing behind."""
-    unique = uuid.uuid4().hex
-    options = {'experiment_name': unique, 'visualizer.name': unique, 'log_level': 'WARNING'}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, name_what_can_not_be_built(), quiet():
         for path, text in texts.items():
             Path(folder, path.name).write_text(text, encoding='utf-8')
-        cfg = load_config(os.path.join(folder, distillation), options)
+        cfg = load_config(os.path.join(folder, distillation))
         check_values(cfg)
-        cfg.work_dir = folder
         check_data_files(cfg, 'train', 'val')
-        with name_what_can_not_be_built():
-            runner = Runner.from_cfg(cfg)
-            check_datasets(runner, 'train', 'val')
+        runner = Runner.from_cfg(in_folder(cfg, folder))
+        check_datasets(runner, 'train', 'val')
         check_batch_size(runner)
-        for warning in check_pipelines(cfg):
-            print(f'warning: {warning}')
         if student_start is not None:
             check_start(student_start, runner.model.student, 'the student')
         if teacher_start is not None:

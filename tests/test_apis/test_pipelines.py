@@ -6,6 +6,7 @@ import pytest
 from helpers import ROOT
 from mmengine.config import Config
 
+from rtm_kd.apis import train
 from rtm_kd.apis.pipelines import check_pipelines
 from rtm_kd.utils import load_config
 
@@ -77,3 +78,12 @@ def test_the_transforms_around_a_dataset_count_too():
     found = check_pipelines(Config(dict(train_dataloader=whole, val_dataloader=alone)))
     assert 'size 256x256 for 64x64' in found[0]
     assert check_pipelines(Config(dict(model=dict()))) == []
+
+
+def test_training_says_it_too(kd_config, options, tmp_path, capsys):
+    options['val_dataloader.dataset.pipeline.1.keep_ratio'] = False
+    options['teacher_ckpt'] = 'nowhere.pth'
+    with pytest.raises(ValueError, match='nowhere'):
+        train(kd_config, work_dir=str(tmp_path / 'run'), cfg_options=options)
+    said = capsys.readouterr()
+    assert 'WARNING - the pipeline of val brings images to size' in said.out + said.err

@@ -40,17 +40,19 @@ def test_data_teacher_step_and_time_of_a_run(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_class_without_boxes_and_a_random_teacher_are_pointed_out(
+def test_a_class_without_boxes_a_random_teacher_and_another_pipeline_are_pointed_out(
     kd_config, options, data_root, capsys
 ):
     content = json.loads((data_root / 'annotations/train.json').read_text())
     content['annotations'] = [each for each in content['annotations'] if each['category_id'] == 0]
     (data_root / 'annotations/discs.json').write_text(json.dumps(content))
     options['train_ann_file'] = 'annotations/discs.json'
+    options['val_dataloader.dataset.pipeline.1.keep_ratio'] = False
     found = check(kd_config, cfg_options=options)
     assert found['teacher_mAP'] is None
     printed = capsys.readouterr().out
     assert 'no box of square in train' in printed and 'the teacher is random' in printed
+    assert 'the pipeline of val brings images to size in another way' in printed
 
 
 def test_a_teacher_of_other_classes_is_not_tested(
