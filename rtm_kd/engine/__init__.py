@@ -1,6 +1,7 @@
 from .hooks import (
     CheckRanksHook,
     DistillationLossDetachHook,
+    FeatureVisualizationHook,
     FiniteLossHook,
     SaveOnTerminationHook,
 )
@@ -10,6 +11,7 @@ __all__ = [
     'CheckRanksHook',
     'CpuAmpOptimWrapper',
     'DistillationLossDetachHook',
+    'FeatureVisualizationHook',
     'FiniteLossHook',
     'SaveOnTerminationHook',
 ]

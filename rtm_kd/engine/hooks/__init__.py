@@ -1,11 +1,13 @@
 from .check_ranks_hook import CheckRanksHook
 from .distillation_loss_detach_hook import DistillationLossDetachHook
+from .feature_visualization_hook import FeatureVisualizationHook
 from .finite_loss_hook import FiniteLossHook
 from .save_on_termination_hook import SaveOnTerminationHook
 
 __all__ = [
     'CheckRanksHook',
     'DistillationLossDetachHook',
+    'FeatureVisualizationHook',
     'FiniteLossHook',
     'SaveOnTerminationHook',
 ]

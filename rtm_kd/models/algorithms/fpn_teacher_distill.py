@@ -12,7 +12,7 @@ from rtm_kd.utils.checkpoint import STUDENT_PREFIX
 from rtm_kd.utils.errors import UsageError
 
 from ..distillers import ConfigurableDistiller
-from ..distillers.recorder import check_sources, record_outputs
+from ..distillers.recorder import Records, check_sources, record_outputs
 from .detector import FEATURE_PARTS, build_detector
 from .frozen_teacher import FrozenTeacher
 
@@ -162,6 +162,26 @@ class FpnTeacherDistill(BaseModel):
         except NotImplementedError as error:
             raise UsageError(f"the student can't be trained here: {error}") from error
 
+    @torch.no_grad()
+    def record_features(
+        self, batch_inputs: torch.Tensor, loading: bool = True
+    ) -> tuple[Records, Records]:
+        """Record what distillation compares, without a training step.
+
+        Args:
+            batch_inputs (Tensor): Preprocessed images, (N, 3, H, W).
+            loading (bool): Load the teacher's checkpoint first, unless it has been loaded.
+
+        Returns:
+            tuple[dict[str, list], dict[str, list]]: Recorder name -> its features, of the
+            student and of the teacher; of the teacher none once it is detached.
+        """
+        with record_outputs(self.student, self.distiller.student_sources) as student_records:
+            self.student.extract_feat(batch_inputs)
+        if self.distillation_stopped:
+            return student_records, {}
+        return student_records, self._teacher.record(batch_inputs, loading)
+
     def init_weights(self) -> None:
         """Initialise the student and load the teacher's checkpoint.
 
@@ -215,9 +235,7 @@ class FpnTeacherDistill(BaseModel):
         self.eval()
         # Two images: a norm needs more than the one position that is left at stride 64.
         probe = next(self.student.parameters()).new_zeros(2, 3, _PROBE_SIZE, _PROBE_SIZE)
-        with record_outputs(self.student, self.distiller.student_sources) as student_records:
-            self.student.extract_feat(probe)
-        teacher_records = self._teacher.record(probe, loading=False)
+        student_records, teacher_records = self.record_features(probe, loading=False)
         for owner, records in (('student', student_records), ('teacher', teacher_records)):
             silent = [name for name, outputs in records.items() if not outputs]
             if silent:
