@@ -72,6 +72,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.9',
     packages=find_packages(include=['rtm_kd', 'rtm_kd.*']),
+    package_data={'rtm_kd.visualization': ['templates/*.html']},
     install_requires=requirements(),
     cmdclass={'build_py': BuildWithMim},
     extras_require={

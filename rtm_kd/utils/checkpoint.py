@@ -75,17 +75,11 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     return content
 
 
-def newest_checkpoint(work_dir: str) -> Optional[str]:
-    """Return the newest checkpoint of a work dir that a run can go on from.
+def checkpoints_newest_first(work_dir: str) -> list[Path]:
+    """Return the checkpoints of a work dir, whether they can be read or not.
 
     The one that MMEngine noted in ``last_checkpoint`` comes first, then the others by the
-    time of their writing. One that can't be read is passed over with a warning.
-
-    Returns:
-        str | None: Its path, None if the work dir has no checkpoint.
-
-    Raises:
-        ValueError: If there are checkpoints and none can be read.
+    time of their writing.
     """
     paths = sorted(Path(work_dir).glob('*.pth'), key=os.path.getmtime, reverse=True)
     try:
@@ -94,8 +88,23 @@ def newest_checkpoint(work_dir: str) -> Optional[str]:
         paths.sort(key=lambda path: path.name != noted.name)
     except (OSError, UnicodeDecodeError):
         pass
+    return paths
+
+
+def newest_checkpoint(work_dir: str) -> Optional[str]:
+    """Return the newest checkpoint of a work dir that a run can go on from.
+
+    Of those in :func:`checkpoints_newest_first` one that can't be read is passed over with a
+    warning.
+
+    Returns:
+        str | None: Its path, None if the work dir has no checkpoint.
+
+    Raises:
+        ValueError: If there are checkpoints and none can be read.
+    """
     torn = []
-    for path in paths:
+    for path in checkpoints_newest_first(work_dir):
         try:
             content = read_checkpoint(str(path))
         except UsageError as error:

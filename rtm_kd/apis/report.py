@@ -1,0 +1,108 @@
+import datetime
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+import torch
+
+from rtm_kd.inspection.curves import plot_curves
+from rtm_kd.inspection.facts import environments, results, settings, verdict
+from rtm_kd.inspection.pictures import take_pictures
+from rtm_kd.inspection.work_dir import Run, WorkDir
+from rtm_kd.utils import UsageError
+from rtm_kd.utils.environment import machine
+from rtm_kd.version import __version__
+from rtm_kd.visualization.page import check_can_write, render_page, write_page
+
+_COLOURS = ('distilled', 'plain', 'third', 'fourth', 'fifth', 'sixth')
+
+
+def report(
+    work_dirs: Sequence[str],
+    out: Optional[str] = None,
+    plain: Optional[str] = None,
+    images: int = 4,
+    device: str = 'cpu',
+) -> Path:
+    """Write a page on one training, or on several side by side: curves, pictures and settings.
+
+    Args:
+        work_dirs (Sequence[str]): Their work dirs. The runs may be at work, done or dead, with
+            or without a teacher.
+        out (str, optional): The file to write. Defaults to ``report.html`` in the first work dir.
+        plain (str, optional): Work dir of the student without a teacher, to compare with.
+        images (int): Validation images to show what the detectors find and attend to on, the
+            worst of twenty times as many; 0 for none.
+        device (str): Where the detectors run.
+
+    Returns:
+        Path: The file. It needs nothing but itself, and has no scripts.
+
+    Raises:
+        ValueError: If a work dir has no log of MMEngine, the page can't be written, or there is
+            no such device.
+    """
+    if images < 0:
+        raise UsageError(f'the number of images must be 0 or more, got {images}')
+    runs = _runs(work_dirs, plain)
+    target = Path(out) if out else Path(work_dirs[0]) / 'report.html'
+    check_can_write(target)
+    _check_device(device)
+    pictures = take_pictures(runs, images, device) if images else None
+    faults = [f'{run.title}: {fault}.' for run in runs if (fault := run.work_dir.fault())]
+    page = render_page(
+        'report.html',
+        title=', '.join(run.work_dir.name for run in runs),
+        verdict=verdict(runs),
+        notes=faults + (pictures.notes if pictures else []),
+        runs=runs,
+        plots=plot_curves(runs),
+        pictures=pictures,
+        facts={
+            'Results': results(runs),
+            'Settings': settings(runs),
+            'Trained with': environments(runs),
+        },
+        made=f'Written {datetime.datetime.now():%Y/%m/%d %H:%M} by rtm_kd {__version__} on '
+        f'{machine()}.',
+    )
+    write_page(target, page)
+    return target
+
+
+def _runs(work_dirs: Sequence[str], plain: Optional[str]) -> list[Run]:
+    found = [WorkDir(path) for path in work_dirs]
+    colours = list(_COLOURS)
+    if plain is not None:
+        colours.remove('plain')
+    runs = []
+    for work_dir in found:
+        # A plain run keeps the colour of plain runs while there is one.
+        favourite = 'distilled' if work_dir.distils else 'plain'
+        colours = colours or list(_COLOURS)
+        colour = favourite if favourite in colours else colours[0]
+        colours.remove(colour)
+        title = 'student' if work_dir.distils and len(found) == 1 else _short_name(work_dir, found)
+        runs.append(Run(title, colour, work_dir))
+    if plain is not None:
+        runs.append(Run('plain student', 'plain', WorkDir(plain)))
+    return runs
+
+
+def _short_name(work_dir: WorkDir, found: Sequence[WorkDir]) -> str:
+    """As much of the end of a path as tells it from the others."""
+    others = [other.path.resolve().parts for other in found if other is not work_dir]
+    parts = work_dir.path.resolve().parts
+    for length in range(1, len(parts) + 1):
+        if all(other[-length:] != parts[-length:] for other in others):
+            return os.path.join(*parts[-length:])
+    raise UsageError(f'the work dir {work_dir.path} is given twice')
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, or not in this torch or machine
+        reason = str(error).strip().split('\n')[0]
+        raise UsageError(f'--device {device}: {reason}') from error

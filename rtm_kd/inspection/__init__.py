@@ -1,0 +1,1 @@
+"""Looking into trainings: what their logs tell, and what their detectors see and find."""

@@ -1,0 +1,86 @@
+"""HTML pages that need nothing but themselves."""
+
+import base64
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from rtm_kd.utils.errors import UsageError
+
+_JPEG_QUALITY = 82
+_PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / 'templates'),
+    # Whatever a user named, a class or a folder, is text and not HTML.
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Return a page.
+
+    Args:
+        template (str): Name of a file in ``templates/``. It extends ``page.html``, which has
+            the look of all of them, in light and in dark, on desktops and on phones.
+        **values: What the template asks for; a missing one raises. Text is escaped, what
+            :func:`~.plots.to_svg` returns is not.
+    """
+    return _PAGES.get_template(template).render(**values)
+
+
+def image_uri(image: np.ndarray) -> str:
+    """Return an image as a URI that holds all of it, for ``src`` or ``href``.
+
+    Args:
+        image (ndarray): (H, W, 3), RGB in uint8.
+    """
+    bgr = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return 'data:image/jpeg;base64,' + base64.b64encode(encoded.tobytes()).decode()
+
+
+def check_can_write(path: Path) -> None:
+    """Raise unless a page can be written there, before the work that it takes.
+
+    Raises:
+        ValueError: If it can't.
+    """
+    if path.is_dir():
+        raise UsageError(f'{path} is a folder; give the name of a file, {path / "report.html"} say')
+    part = _part(path)
+    with _named_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page, whole or not at all.
+
+    Raises:
+        ValueError: If it can't be written there.
+    """
+    part = _part(path)
+    with _named_errors(path):
+        part.write_text(page, encoding='utf-8', errors='replace')
+        os.replace(part, path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + '.part')
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"the page {path} can't be written: {error.strerror}") from error

@@ -1,0 +1,45 @@
+"""Write a page on a training: its curves, what it finds and attends to, its settings.
+
+Example: python tools/analysis_tools/report.py work_dirs/kd_tiny_rtmdet_s_bccd \\
+    --plain work_dirs/rtmdet_tiny_bccd
+"""
+
+import argparse
+
+import rtm_kd  # noqa: F401, the fixes come before everything else
+from rtm_kd.apis import report
+from rtm_kd.utils import report_usage_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'work_dirs',
+        nargs='+',
+        metavar='work_dir',
+        help='work dir of a training that is at work, done or dead; several come side by side',
+    )
+    parser.add_argument('--plain', help='work dir of the student without a teacher')
+    parser.add_argument('--out', help='file to write, default: report.html in the first work dir')
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=4,
+        help='validation images to show, the worst of twenty times as many; 0 for none '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--device', default='cpu', help='where the detectors run (default: %(default)s)'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    with report_usage_errors():
+        print(f'report written to {report(**vars(parse_args()))}')
+
+
+if __name__ == '__main__':
+    main()
