@@ -4,6 +4,7 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
+from torch import Tensor
 
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.utils import UsageError, load_config
@@ -68,17 +69,32 @@ def test(
         cfg.test_evaluator.update(format_only=True, outfile_prefix=json_prefix)
     if tta:
         _use_tta(cfg)
-    with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
-        runner = Runner.from_cfg(cfg)
-        check_datasets(runner, 'test')
-        model = runner.model.module if runner.distributed else runner.model
-        model = model.module if tta else model
-        check_state_dict(state_dict, model.state_dict(), checkpoint, 'the model of the config')
-        model.load_state_dict(state_dict)
+    runner = build_test_runner(cfg, state_dict, checkpoint)
     if out is not None:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
     with run_errors_in_log(runner):
         return runner.test()
+
+
+def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: str) -> Runner:
+    """Return a runner that is ready to test, with the weights in its model.
+
+    Args:
+        cfg (Config): The whole config, of a detector.
+        state_dict (dict[str, Tensor]): The weights. Every one of them must fit.
+        checkpoint (str): Where they came from, for messages.
+
+    Raises:
+        ValueError: If the model can't be built, or the data or the weights don't fit it.
+    """
+    with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
+        runner = Runner.from_cfg(cfg)
+        check_datasets(runner, 'test')
+        model = runner.model.module if runner.distributed else runner.model
+        model = getattr(model, 'module', model)
+        check_state_dict(state_dict, model.state_dict(), checkpoint, 'the model of the config')
+        model.load_state_dict(state_dict)
+    return runner
 
 
 def use_student(cfg: Config) -> None:

@@ -5,10 +5,7 @@ Example: python tools/analysis_tools/quickstart_report.py work_dirs/quickstart
 
 import argparse
 import json
-import os
-import platform
 import statistics
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,18 +15,18 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torchvision.ops import nms
 
-import rtm_kd  # the fixes come before everything else
+import rtm_kd  # noqa: F401, the fixes come before everything else
 from rtm_kd.apis.test import use_student
 from rtm_kd.registry import DATASETS, MODELS
 from rtm_kd.utils.checkpoint import read_checkpoint, student_state_dict
+from rtm_kd.utils.environment import machine, versions
+from rtm_kd.visualization.plots import COLOURS, curve, drawing, finish, mark_detach
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
 RUNS = {'teacher': 'teacher', 'plain': 'plain student', 'distilled': 'distilled student'}
-COLOURS = {'teacher': '#777777', 'plain': '#1f77b4', 'distilled': '#d95f02'}
-PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv-lite', 'mmdet', 'mmyolo', 'mmrazor', 'numpy')
 NUM_PICTURES = 5
 SCORE_THR = 0.3
 # Of detections that overlap by more the picture shows the best, whatever their classes.
@@ -76,10 +73,9 @@ def summarise(runs: dict[str, Run], folder: Path) -> dict[str, Any]:
     """Collect the numbers, as report.json has them."""
     result: dict[str, Any] = {
         'runs': {},
-        'versions': {'rtm_kd': rtm_kd.__version__, 'python': platform.python_version()},
-        'machine': f'{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores',
+        'versions': versions(),
+        'machine': machine(),
     }
-    result['versions'].update({package: version(package) for package in PACKAGES})
     for name, run in runs.items():
         result['runs'][name] = {
             'val_mAP': run.metrics[MAP],
@@ -143,46 +139,43 @@ def markdown(result: dict[str, Any]) -> str:
 
 def plot_curves(runs: dict[str, Run], path: Path) -> None:
     """Draw val mAP, the detectors' own loss and the distillation loss over the epochs."""
-    figure, (map_axes, loss_axes, distill_axes) = plt.subplots(
-        1, 3, figsize=(13, 4), layout='constrained'
-    )
-    for name, run in runs.items():
-        style = dict(color=COLOURS[name], label=RUNS[name])
-        map_axes.plot(
-            [entry['step'] for entry in run.evaluations],
-            [entry[MAP] for entry in run.evaluations],
-            marker='o',
-            **style,
-        )
-        epochs = [entry['step'] / run.steps_per_epoch for entry in run.steps]
-        own = [
-            sum(v for k, v in entry.items() if k.split('.')[-1] in ('loss_cls', 'loss_bbox'))
-            for entry in run.steps
-        ]
-        loss_axes.plot(epochs, own, **style)
-    run = runs['distilled']
-    with_teacher = [
+    panels = {
+        'val mAP': (runs, map_points),
+        'detection loss (cls + bbox)': (runs, own_loss_points),
+        'distillation loss': (['distilled'], distillation_loss_points),
+    }
+    longest = max(run.max_epochs for run in runs.values())
+    with drawing(13, 4, columns=len(panels)) as (figure, grid):
+        for axes, (title, (names, points)) in zip(grid, panels.items()):
+            for name in names:
+                curve(axes, points(runs[name]), COLOURS[name], RUNS[name], title == 'val mAP')
+            mark_detach(axes, runs['distilled'].detach_epoch)
+            axes.set(xlim=(0, longest * 1.03))
+            axes.set_ylim(bottom=0)
+            finish(axes, title, x='epoch', legend=True)
+        figure.savefig(path, dpi=110)
+
+
+def map_points(run: Run) -> list:
+    return [(entry['step'], entry[MAP]) for entry in run.evaluations]
+
+
+def own_loss_points(run: Run) -> list:
+    return [
         (
             entry['step'] / run.steps_per_epoch,
-            sum(value for key, value in entry.items() if key.startswith('distill.')),
+            sum(v for k, v in entry.items() if k.split('.')[-1] in ('loss_cls', 'loss_bbox')),
         )
         for entry in run.steps
-        if any(key.startswith('distill.') for key in entry)
     ]
-    distill_axes.plot(*zip(*with_teacher), color=COLOURS['distilled'], label=RUNS['distilled'])
-    longest = max(run.max_epochs for run in runs.values())
-    for axes, title in (
-        (map_axes, 'val mAP'),
-        (loss_axes, 'detection loss (cls + bbox)'),
-        (distill_axes, 'distillation loss'),
-    ):
-        axes.axvline(run.detach_epoch, color='black', linestyle=':', label='teacher detached')
-        axes.set(title=title, xlabel='epoch', xlim=(0, longest * 1.03))
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+
+
+def distillation_loss_points(run: Run) -> list:
+    losses = [
+        (entry['step'], [v for k, v in entry.items() if k.startswith('distill.')])
+        for entry in run.steps
+    ]
+    return [(step / run.steps_per_epoch, sum(values)) for step, values in losses if values]
 
 
 @torch.no_grad()

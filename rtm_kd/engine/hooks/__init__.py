@@ -2,6 +2,8 @@ from .check_ranks_hook import CheckRanksHook
 from .distillation_loss_detach_hook import DistillationLossDetachHook
 from .feature_visualization_hook import FeatureVisualizationHook
 from .finite_loss_hook import FiniteLossHook
+from .paired_randomness_hook import PairedRandomnessHook
+from .run_record_hook import RunRecordHook
 from .save_on_termination_hook import SaveOnTerminationHook
 
 __all__ = [
@@ -9,5 +11,7 @@ __all__ = [
     'DistillationLossDetachHook',
     'FeatureVisualizationHook',
     'FiniteLossHook',
+    'PairedRandomnessHook',
+    'RunRecordHook',
     'SaveOnTerminationHook',
 ]

@@ -1,4 +1,6 @@
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Optional, Union
 
 import torch
@@ -185,10 +187,13 @@ class FpnTeacherDistill(BaseModel):
     def init_weights(self) -> None:
         """Initialise the student and load the teacher's checkpoint.
 
+        With one seed the student gets the weights that it gets without a distillation.
+
         Raises:
             ValueError: If the teacher's checkpoint can't be read or does not fit.
         """
-        super().init_weights()
+        with _contiguous(self.student):
+            super().init_weights()
         if not self.distillation_stopped:
             self._teacher.load()
 
@@ -288,6 +293,21 @@ def _check_has_loss(student: nn.Module) -> None:
 
 def _prefixed(prefix: str, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {f'{prefix}.{name}': loss for name, loss in losses.items()}
+
+
+@contextmanager
+def _contiguous(model: nn.Module) -> Iterator[None]:
+    """Bring the weights into the usual memory format for a while.
+
+    Random numbers fill a tensor in the order of its memory, so in channels_last the same ones
+    make another weight.
+    """
+    others = [parameter for parameter in model.parameters() if not parameter.is_contiguous()]
+    for parameter in others:
+        parameter.data = parameter.data.contiguous()
+    yield
+    for parameter in others:
+        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def _set_inplace_false(model: nn.Module) -> None:

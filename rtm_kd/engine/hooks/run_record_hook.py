@@ -1,0 +1,145 @@
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from rtm_kd.registry import HOOKS
+
+#: A line for each beginning, epoch and evaluation of the run, in its work dir.
+RECORDS = 'records.jsonl'
+#: Where the run is at the moment.
+POSITION = 'position.json'
+# Rows and columns of an image that one is taken of: any other crop, flip or colour shows in
+# these, and reading every pixel would cost a GPU's loop some ten milliseconds an iteration.
+_STRIDE = 8
+_SECONDS_BETWEEN_POSITIONS = 1.0
+
+
+@HOOKS.register_module()
+class RunRecordHook(Hook):
+    """Writes down what two runs are compared by, also where one was interrupted and resumed.
+
+    Each line of ``records.jsonl`` in the work dir is one of
+
+    - ``{'begin': iteration, 'epoch', 'max_epochs', 'max_iters', 'train_images', 'student',
+      'time'}``: ``train_images`` is their number, ``student`` a digest of the student's weights
+      at that moment;
+    - ``{'epoch': number, 'seconds', 'iters', 'images', 'memory', 'time'}``: seconds of training
+      without evaluation, a digest of all images as the model got them, and the most bytes
+      held so far, see :func:`peak_memory`;
+    - ``{'val': epoch, 'metrics'}``.
+
+    Epochs are counted from 1, ``time`` is in seconds since the epoch.
+    """
+
+    # Its clock stops before an epoch's checkpoint is saved.
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        self._begin = dict(
+            begin=runner.iter,
+            epoch=runner.epoch,
+            max_epochs=runner.max_epochs,
+            max_iters=runner.max_iters,
+            train_images=len(runner.train_dataloader.dataset),
+            student=digest_of_student(runner.model),
+            time=time.time(),
+        )
+        self._write(runner, self._begin)
+        self._write_position(runner, runner.iter)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._images = hashlib.blake2b(digest_size=16)
+        self._first = runner.iter
+        self._started = time.perf_counter()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        inputs = data_batch['inputs']
+        for image in [inputs] if isinstance(inputs, torch.Tensor) else inputs:
+            self._images.update(str(tuple(image.shape)).encode())
+            self._images.update(_bytes(image[..., ::_STRIDE, ::_STRIDE]))
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Optional[dict] = None,
+    ) -> None:
+        if time.time() - self._written >= _SECONDS_BETWEEN_POSITIONS:
+            self._write_position(runner, runner.iter + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._write(
+            runner,
+            dict(
+                epoch=runner.epoch + 1,
+                seconds=time.perf_counter() - self._started,
+                iters=runner.iter - self._first,
+                images=self._images.hexdigest(),
+                memory=peak_memory(),
+                time=time.time(),
+            ),
+        )
+        self._write_position(runner, runner.iter)
+
+    def after_val_epoch(self, runner: Runner, metrics: Optional[dict[str, float]] = None) -> None:
+        self._write(runner, dict(val=runner.epoch, metrics=metrics))
+
+    def _write(self, runner: Runner, record: dict) -> None:
+        with Path(runner.work_dir, RECORDS).open('a', encoding='utf-8') as file:
+            # The line before may have been cut off by a kill.
+            file.write('\n' + json.dumps(record))
+
+    def _write_position(self, runner: Runner, done: int) -> None:
+        self._written = time.time()
+        position = dict(self._begin, iter=done, now=self._written)
+        part = Path(runner.work_dir, POSITION + '.part')
+        part.write_text(json.dumps(position), encoding='utf-8')
+        os.replace(part, Path(runner.work_dir, POSITION))
+
+
+def digest_of_student(model: nn.Module) -> str:
+    """Return a digest of all weights and buffers of a model, of a distillation's student."""
+    model = model.module if is_model_wrapper(model) else model
+    student = getattr(model, 'architecture', model)
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(student.state_dict().items()):
+        digest.update(f'{name} {tuple(value.shape)}'.encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process held at once, of the GPU's memory if it has one.
+
+    Without a GPU it is the resident memory, code included; processes that load data are not.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        # Unlike getrusage it knows nothing of the process that started this one.
+        status = Path('/proc/self/status').read_text()
+        return next(
+            int(line.split()[1]) * 1024 for line in status.split('\n') if line.startswith('VmHWM')
+        )
+    except (OSError, StopIteration):
+        import resource  # which Windows has not
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == 'darwin' else peak * 1024

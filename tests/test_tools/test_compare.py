@@ -1,0 +1,565 @@
+"""Whether distillation helps: the pairs of runs, what is said of them, and how it goes on."""
+
+import copy
+import html.parser
+import io
+import json
+import os
+import re
+import runpy
+import shutil
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import KD_CONFIG, ROOT, as_arguments, make_options, unique_names
+from mmdet.datasets.api_wrappers import COCO
+from mmengine.config import Config
+from scipy.stats import ttest_rel
+
+from rtm_kd.apis import compare as compare_module
+from rtm_kd.apis import train
+from rtm_kd.apis.compare import compare
+from rtm_kd.comparison.arms import ARMS, paired_configs, teacher_config
+from rtm_kd.comparison.evaluation import average_precisions, evaluate
+from rtm_kd.comparison.processes import locked
+from rtm_kd.comparison.records import RunRecords, read_run
+from rtm_kd.comparison.report import html_page, terminal_table
+from rtm_kd.comparison.statistics import paired_difference
+from rtm_kd.comparison.summary import summarise
+from rtm_kd.engine.hooks import RunRecordHook
+from rtm_kd.models.distillers import ConfigurableDistiller
+from rtm_kd.registry import MODELS
+from rtm_kd.utils import load_config
+
+EPOCHS = 4
+
+
+class Terminal(io.StringIO):
+    """A stderr at which somebody sits who presses Ctrl-C when the first epoch has begun."""
+
+    def write(self, text):
+        if 'epoch 1/' in text:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().write(text)
+
+
+@pytest.fixture(scope='module')
+def compared(data_root, tmp_path_factory):
+    """One pair of runs, stopped by Ctrl-C in the first, and gone on with."""
+    folder = tmp_path_factory.mktemp('compared')
+    options = make_options(data_root)
+    options.update(max_epochs=EPOCHS, num_epochs_stage2=2, val_interval=2)
+    command = [KD_CONFIG, '--seeds', '1', '--work-dir', str(folder), '--cfg-options']
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, 'argv', ['compare.py', *command, *as_arguments(options)])
+        patch.setattr(sys, 'stderr', Terminal())
+        try:
+            runpy.run_path(str(ROOT / 'tools/compare.py'), run_name='__main__')
+        finally:
+            error = sys.stderr.getvalue()
+    stopped = dict(
+        status=ended.value.code,
+        error=error,
+        files=[path.relative_to(folder).as_posix() for path in folder.rglob('*')],
+    )
+    progress = io.StringIO()
+    # As the command line gives them.
+    options = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items()}
+    summary = compare(
+        KD_CONFIG, seeds=1, work_dir=str(folder), cfg_options=options, stream=progress
+    )
+    return dict(
+        folder=folder,
+        options=options,
+        stopped=stopped,
+        summary=summary,
+        progress=progress.getvalue(),
+    )
+
+
+def again(compared, kd_config, folder=None, **changes):
+    arguments = dict(seeds=1, work_dir=str(folder or compared['folder']))
+    options = {**compared['options'], **changes.pop('cfg_options', {})}
+    return compare(kd_config, cfg_options=options, **{**arguments, **changes})
+
+
+# ----------------------------------------------------------------- statistics
+
+
+@pytest.mark.parametrize(
+    'plain, distilled',
+    [
+        ([0.40, 0.41, 0.39], [0.42, 0.44, 0.40]),
+        ([0.30, 0.31], [0.29, 0.32]),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], [0.09, 0.15, 0.28, 0.33, 0.41]),
+    ],
+)
+def test_the_interval_is_that_of_the_paired_t_test(plain, distilled):
+    difference = paired_difference(plain, distilled)
+    interval = ttest_rel(distilled, plain).confidence_interval(0.95)
+    assert difference.mean == pytest.approx(np.mean(distilled) - np.mean(plain))
+    assert (difference.low, difference.high) == pytest.approx(interval)
+
+
+def test_the_interval_of_known_values():
+    difference = paired_difference([0, 0, 0], [1, 2, 3])
+    # Mean 2, standard deviation 1, t of two degrees of freedom 4.302653.
+    half = 4.302653 / 3**0.5
+    assert (difference.low, difference.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    'distilled, verdict',
+    [
+        ([0.45, 0.46, 0.44], 'gain'),
+        ([0.35, 0.34, 0.36], 'loss'),
+        ([0.45, 0.40, 0.36], 'none'),
+        ([0.40, 0.40, 0.40], 'none'),
+        ([0.45], 'unknown'),
+    ],
+)
+def test_a_verdict_needs_an_interval_on_one_side_of_zero(distilled, verdict):
+    assert paired_difference([0.4] * len(distilled), distilled).verdict == verdict
+
+
+def test_what_is_no_pair_is_refused():
+    with pytest.raises(ValueError, match='2 values and 1'):
+        paired_difference([0.1, 0.2], [0.1])
+
+
+# ----------------------------------------------------------------- two sides
+
+
+@pytest.fixture
+def arms(kd_config, options):
+    return paired_configs(load_config(kd_config, options))
+
+
+def test_both_sides_differ_in_the_distillation_alone(arms, plain_config, options):
+    plain, distilled = arms['plain'], arms['distilled']
+    for key in distilled:
+        if key not in ('model', 'custom_hooks'):
+            assert plain[key] == distilled[key], key
+    assert plain.model == distilled.model.architecture
+    detaching = [hook for hook in distilled.custom_hooks if 'detach_epoch' in hook]
+    assert len(detaching) == 1
+    assert [*plain.custom_hooks] == [h for h in distilled.custom_hooks if h not in detaching]
+    # The student as it would be trained on its own.
+    options.pop('teacher_ckpt')
+    assert plain.model == load_config(plain_config, options).model
+
+
+def test_the_optimizer_finds_the_students_parameters_under_their_own_names(kd_config, options):
+    cfg = load_config(kd_config, options)
+    cfg.optim_wrapper.paramwise_cfg.custom_keys = {'architecture.backbone': dict(lr_mult=0.1)}
+    arms = paired_configs(cfg)
+    keys = {arm: [*arms[arm].optim_wrapper.paramwise_cfg.custom_keys] for arm in ARMS}
+    assert keys == dict(plain=['backbone'], distilled=['architecture.backbone'])
+
+
+def drawing_distiller(self, student_records, teacher_records, *args):
+    # As a loss with random masks does.
+    noise = torch.rand(7).sum() + float(np.random.rand(3).sum())
+    feature = next(iter(student_records.values()))[0]
+    return dict(loss_noise=noise * feature.mean())
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_both_sides_begin_with_the_same_student_and_see_the_same_images(
+    kd_config, options, tmp_path, monkeypatch, num_workers
+):
+    monkeypatch.setattr(ConfigurableDistiller, 'compute_distill_losses', drawing_distiller)
+    options.update(max_epochs=2, num_epochs_stage2=1, train_num_workers=num_workers)
+    seen = {}
+
+    def remember(hook, runner, batch_idx, data_batch=None):
+        student = getattr(runner.model, 'architecture', runner.model)
+        weights = {name: value.clone() for name, value in student.state_dict().items()}
+        seen.setdefault(arm, []).append((weights, data_batch))
+
+    monkeypatch.setattr(RunRecordHook, 'before_train_iter', remember)
+    for arm, cfg in paired_configs(load_config(kd_config, options)).items():
+        cfg.dump(str(tmp_path / f'{arm}.py'))
+        train(str(tmp_path / f'{arm}.py'), str(tmp_path / arm), cfg_options=unique_names())
+
+    assert len(seen['plain']) == len(seen['distilled']) == 6
+    weights = [seen[arm][0][0] for arm in ARMS]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    for (_, plain), (_, distilled) in zip(seen['plain'], seen['distilled']):
+        assert torch.equal(plain['inputs'], distilled['inputs'])
+        boxes = [batch['data_samples']['bboxes_labels'] for batch in (plain, distilled)]
+        assert torch.equal(*boxes)
+    # And not because there is nothing random in it.
+    first, second = (seen['plain'][i][1]['inputs'] for i in (0, 3))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda cfg: cfg.pop('val_dataloader'), 'no val_dataloader'),
+        (lambda cfg: cfg.train_cfg.pop('max_epochs'), 'does not train by epochs'),
+        (lambda cfg: cfg.custom_hooks.append(dict(type='EarlyStoppingHook')), 'EarlyStoppingHook'),
+    ],
+)
+def test_what_can_not_be_compared_is_refused(kd_config, options, change, message):
+    cfg = load_config(kd_config, options)
+    change(cfg)
+    with pytest.raises(ValueError, match=message):
+        paired_configs(cfg)
+
+
+# ----------------------------------------------------------------- evaluation
+
+
+def test_average_precision_is_exact_and_none_where_there_is_nothing(tmp_path):
+    box = [0.0, 0.0, 20.0, 20.0]
+    annotated = dict(
+        images=[dict(id=i, width=64, height=64) for i in (0, 1)],
+        annotations=[
+            dict(id=i + 1, image_id=i, category_id=0, bbox=box, area=400.0, iscrowd=0)
+            for i in (0, 1)
+        ],
+        categories=[dict(id=0, name='disc'), dict(id=1, name='square')],
+    )
+    (tmp_path / 'annotations.json').write_text(json.dumps(annotated))
+    coco = COCO(str(tmp_path / 'annotations.json'))
+    found = [dict(image_id=0, category_id=0, bbox=box, score=0.9)]
+    for name, content in (('some', found), ('none', [])):
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
+    result = average_precisions(coco, str(tmp_path / 'some.json'), 'bbox', [0, 1], [0, 1])
+    # One of two found: full precision up to recall 0.5, at 51 of 101 steps.
+    assert result['mAP'] == result['mAP_s'] == pytest.approx(51 / 101)
+    assert result['mAP_l'] is None
+    assert result['classes'] == {'disc': pytest.approx(51 / 101), 'square': None}
+    nothing = average_precisions(coco, str(tmp_path / 'none.json'), 'bbox', [0, 1], [0, 1])
+    assert nothing['mAP'] == 0
+
+
+@pytest.fixture
+def teacher(arms, tmp_path):
+    """The teacher's config, and a checkpoint with the weights that it was built with."""
+    arms['distilled'].model.teacher_ckpt = 'somewhere.pth'
+    cfg, reason = teacher_config(arms)
+    assert reason == ''
+    cfg.merge_from_dict(unique_names())
+    torch.manual_seed(0)
+    model = MODELS.build(copy.deepcopy(cfg.model))
+    path = tmp_path / 'teacher.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
+    return cfg, path
+
+
+def test_the_teacher_is_evaluated_on_the_students_images(teacher, tmp_path):
+    cfg, path = teacher
+    result = evaluate(cfg, str(path), 'val', str(tmp_path / 'run'))
+    assert result['images'] == 12
+    assert result['metrics']['bbox'].keys() >= {'mAP', 'mAP_s', 'classes'}
+    assert [*result['metrics']['bbox']['classes']] == ['disc', 'square']
+
+
+def test_a_teacher_of_other_classes_is_not_measured_and_it_says_why(teacher, arms, tmp_path):
+    cfg, path = teacher
+    content = torch.load(path)
+    head = 'bbox_head.head_module.rtm_cls.0.'
+    others = {name: value for name, value in content['state_dict'].items()}
+    others[head + 'bias'] = torch.zeros(80)
+    torch.save(dict(state_dict=others), path)
+    with pytest.raises(ValueError, match=r'rtm_cls.0.bias is \(80,\), expected \(2,\)'):
+        evaluate(cfg, str(path), 'val', str(tmp_path / 'run'))
+    content['meta'] = dict(dataset_meta=dict(classes=('cat', 'dog')))
+    torch.save(content, path)
+    with pytest.raises(ValueError, match='learnt the classes cat, dog'):
+        evaluate(cfg, str(path), 'val', str(tmp_path / 'run'))
+    arms['distilled'].model.teacher_ckpt = 'random'
+    assert teacher_config(arms) == (None, 'its weights are random')
+
+
+# ----------------------------------------------------------------- the whole
+
+
+def test_ctrl_c_saves_and_leaves_nothing_running(compared):
+    stopped = compared['stopped']
+    assert stopped['status'] == 130
+    assert 'the same command goes on' in stopped['error'] and 'Traceback' not in stopped['error']
+    assert 'seed_0/distilled/terminated.pth' in stopped['files']
+    assert not any(name.startswith('seed_0/plain/') for name in stopped['files'])
+    assert 'comparison.json' not in stopped['files']
+
+
+def test_goes_on_where_it_stopped_and_says_so(compared):
+    runs = {arm: read_run(compared['folder'] / 'seed_0' / arm, 'val') for arm in ARMS}
+    assert len(runs['distilled'].resumed) == 1 and runs['plain'].resumed == []
+    assert [*runs['distilled'].epochs] == [*runs['plain'].epochs] == [*range(1, EPOCHS + 1)]
+    after = runs['distilled'].resumed[0]
+    notes = ' '.join(compared['summary']['notes'])
+    assert f'distilled: interrupted and resumed after iteration {after}' in notes
+
+
+def test_a_run_is_compared_by_its_last_epoch_as_training_saw_it(compared):
+    folder, summary = compared['folder'], compared['summary']
+    for arm in ARMS:
+        run = read_run(folder / 'seed_0' / arm, 'val')
+        assert max(run.evaluations) == EPOCHS
+        rounded = run.evaluations[EPOCHS]['coco/bbox_mAP']
+        assert summary['metrics'][0][arm]['values'] == [pytest.approx(rounded, abs=5.1e-4)]
+        assert summary['curves'][arm]['0'][-1] == (EPOCHS, rounded)
+    assert summary['pairing']['same_first_weights']
+    assert summary['verdict']['kind'] == 'unknown'
+    setting = summary['setting']
+    assert (setting['epochs'], setting['iterations']) == (EPOCHS, 3 * EPOCHS)
+    assert (setting['train_images'], setting['evaluated_images']) == (12, 12)
+    assert (setting['detach_epoch'], setting['batch_size']) == (EPOCHS - 2, 4)
+
+
+def test_measures_what_each_side_costs(compared):
+    costs = {row['name']: row for row in compared['summary']['costs']}
+    assert all(costs[name][arm]['mean'] > 0 for name in costs for arm in ARMS)
+    # The student is the same, and the teacher is in no checkpoint.
+    assert costs['student']['ratio'] == pytest.approx(1, abs=0.01)
+    assert costs['checkpoint']['ratio'] == pytest.approx(1, abs=0.05)
+    assert costs['checkpoint']['plain']['mean'] > 2 * costs['student']['plain']['mean']
+
+
+def test_shows_the_run_the_epoch_and_the_time_left(compared):
+    lines = compared['progress'].splitlines()
+    assert any(re.match(r'run 2/2 \(seed 0, plain\): epoch 1/4', line) for line in lines), lines
+    assert any(re.search(r'about .* left, .* for all runs', line) for line in lines), lines
+    assert sum('done, bbox mAP' in line for line in lines) == 2
+
+
+def test_the_report_is_there_in_three_forms(compared):
+    folder = compared['folder']
+    written = json.loads((folder / 'comparison.json').read_text())
+    assert written['verdict'] == compared['summary']['verdict']
+    sentence = written['verdict']['sentence']
+    assert sentence in (folder / 'comparison.md').read_text()
+    assert sentence in (folder / 'comparison.html').read_text()
+
+
+def test_what_is_finished_is_not_run_again(compared, kd_config, monkeypatch):
+    monkeypatch.setattr(compare_module, '_RUN', 'no_such_module')
+    assert again(compared, kd_config)['metrics'] == compared['summary']['metrics']
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (
+            dict(cfg_options=dict(max_epochs=5)),
+            'differs from this one in max_epochs: 4 -> 5.*--restart',
+        ),
+        (dict(cfg_options={'optim_wrapper.optimizer.lr': 0.5}), r'optimizer\.lr.*0\.5'),
+        (dict(cfg_options=dict(teacher_ckpt='nowhere.pth')), 'no teacher_ckpt nowhere.pth'),
+        (dict(seeds=0), '--seeds .*got 0'),
+        (dict(cfg_options=dict(data_root='nowhere/')), 'nowhere/annotations'),
+    ],
+)
+def test_a_comparison_of_something_else_is_refused(compared, kd_config, changes, message):
+    before = (compared['folder'] / 'comparison.json').read_bytes()
+    with pytest.raises(ValueError, match=message):
+        again(compared, kd_config, **changes)
+    assert (compared['folder'] / 'comparison.json').read_bytes() == before
+
+
+def test_an_annotation_file_that_changed_is_noticed(compared, kd_config, data_root, tmp_path):
+    shutil.copytree(compared['folder'], tmp_path / 'copy')
+    plan = json.loads((tmp_path / 'copy/plan.json').read_text())
+    name = next(name for name in plan if 'train annotations' in name)
+    plan[name] = 'another digest'
+    (tmp_path / 'copy/plan.json').write_text(json.dumps(plan))
+    with pytest.raises(ValueError, match=r'content of the train annotations .*train\.json'):
+        again(compared, kd_config, tmp_path / 'copy')
+
+
+def test_a_detectors_config_is_no_distillation(plain_config, options, tmp_path):
+    options.pop('teacher_ckpt')
+    with pytest.raises(ValueError, match=r'does not distil.*kd_tiny'):
+        compare(plain_config, work_dir=str(tmp_path / 'run'), cfg_options=options)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_runs_of_unknown_origin_are_refused(kd_config, options, tmp_path):
+    (tmp_path / 'seed_0').mkdir()
+    with pytest.raises(ValueError, match=r'seed_0, and no plan\.json'):
+        compare(kd_config, work_dir=str(tmp_path), cfg_options=options)
+
+
+def test_two_at_once_in_one_folder_are_refused(compared, kd_config):
+    with locked(compared['folder']), pytest.raises(ValueError, match='another comparison is at'):
+        again(compared, kd_config)
+
+
+def test_a_run_that_fails_is_named_with_its_log(kd_config, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_module, '_RUN', 'no_such_module')
+    with pytest.raises(ValueError, match=r'"seed 0, distilled" failed: .*no_such_module') as error:
+        compare(kd_config, work_dir=str(tmp_path), cfg_options=options)
+    log = re.search(r'all of it is in (\S+\.log)', str(error.value))[1]
+    assert log == str(tmp_path / 'seed_0/distilled/run.log') and os.path.getsize(log) > 0
+
+
+def test_sides_that_did_not_begin_alike_are_refused(compared, kd_config, tmp_path):
+    shutil.copytree(compared['folder'], tmp_path / 'copy')
+    records = tmp_path / 'copy/seed_0/plain/records.jsonl'
+    student = read_run(records.parent, 'val').student
+    records.write_text(records.read_text().replace(student, 'another'))
+    with pytest.raises(ValueError, match='did not begin with the same student'):
+        again(compared, kd_config, tmp_path / 'copy')
+
+
+def test_restart_removes_the_runs(compared, kd_config, tmp_path, monkeypatch):
+    shutil.copytree(compared['folder'], tmp_path / 'copy')
+    monkeypatch.setattr(compare_module, '_RUN', 'no_such_module')
+    with pytest.raises(ValueError, match='no_such_module'):
+        again(compared, kd_config, tmp_path / 'copy', restart=True, cfg_options=dict(max_epochs=5))
+    assert not [*(tmp_path / 'copy').rglob('*.pth')]
+    assert Config.fromfile(tmp_path / 'copy/plain.py').max_epochs == 5
+
+
+# ----------------------------------------------------------------- what is said
+
+
+CLASSES = ['disc', '<b>"square" & $x$</b>']
+
+
+def fake_run(mAP, images='same', resumed=()):
+    """Records as a run of two epochs leaves them."""
+    begin = dict(begin=0, epoch=0, max_epochs=2, max_iters=6, train_images=12, student='same')
+    epoch = dict(seconds=1.5, iters=3, memory=5 * 10**8)
+    figures = dict(mAP=mAP, mAP_50=mAP + 0.2, mAP_75=mAP, mAP_s=None, mAP_m=mAP, mAP_l=mAP)
+    figures['classes'] = {CLASSES[0]: mAP, CLASSES[1]: mAP / 2}
+    return RunRecords(
+        begins=[begin, *(dict(begin, begin=iteration) for iteration in resumed)],
+        epochs={1: dict(epoch, images='first'), 2: dict(epoch, images=images)},
+        evaluations={n: {'coco/bbox_mAP': round(mAP * n / 2, 3)} for n in (1, 2)},
+        trained=dict(
+            batch_size=4,
+            checkpoint_bytes=8 * 10**7,
+            student_bytes=2 * 10**7,
+            machine='a machine',
+            gpu=False,
+            versions=dict(torch='2.0'),
+        ),
+        result=dict(metrics=dict(bbox=figures), images=12),
+    )
+
+
+def summary_of(plain, distilled, teacher=None, **changes):
+    runs = {
+        seed: dict(plain=fake_run(a), distilled=fake_run(b, **changes))
+        for seed, (a, b) in enumerate(zip(plain, distilled))
+    }
+    figures = fake_run(teacher).result if teacher else None
+    setting = dict(
+        name='kd <config>',
+        config='configs/kd.py',
+        cfg_options='',
+        work_dir='work_dirs/kd',
+        split='val',
+        amp=False,
+        detach_epoch=1,
+    )
+    return summarise(runs, figures, 'its weights are random', setting)
+
+
+@pytest.mark.parametrize(
+    'distilled, sentence',
+    [
+        ([0.45, 0.46, 0.44], r'a gain of \+0\.050 \[\+0\.025, \+0\.075\] mAP over 3 seeds'),
+        ([0.35, 0.34, 0.36], r'a measurable loss, -0\.050 \[-0\.075, -0\.025\]'),
+        ([0.45, 0.40, 0.36], r'No measurable gain: \+0\.003 \['),
+        ([0.45], r'\+0\.050 mAP with one seed'),
+    ],
+)
+def test_the_verdict_is_one_sentence(distilled, sentence):
+    summary = summary_of([0.4] * len(distilled), distilled)
+    assert re.search(sentence, summary['verdict']['sentence'])
+    assert summary['verdict']['sentence'] in terminal_table(summary)
+
+
+@pytest.mark.parametrize(
+    'arguments, note',
+    [
+        (
+            dict(teacher=0.39),
+            'no more than the plain student with 0.400, so it has little to teach',
+        ),
+        (dict(teacher=None), 'not measured: its weights are random'),
+        (dict(images='other'), 'did not get the same images with seed 0 \\(from epoch 2 on\\)'),
+        (dict(resumed=[4]), 'Seed 1, distilled: interrupted and resumed after iteration 4'),
+    ],
+)
+def test_what_speaks_against_the_figures_is_said(arguments, note):
+    notes = ' '.join(summary_of([0.4, 0.4], [0.41, 0.42], **arguments)['notes'])
+    assert re.search(note, notes)
+
+
+def test_a_better_teacher_and_equal_images_need_no_word():
+    assert summary_of([0.4, 0.4], [0.45, 0.451], teacher=0.5)['notes'] == []
+
+
+def test_two_sides_that_have_learnt_nothing_say_nothing_of_distillation():
+    assert 'Neither side has learnt' in summary_of([0.001] * 2, [0.002] * 2)['notes'][0]
+
+
+def test_the_table_has_each_size_and_class():
+    table = terminal_table(summary_of([0.40, 0.42], [0.45, 0.45], teacher=0.5))
+    row = next(line for line in table.splitlines() if line.startswith('| mAP '))
+    cells = [cell.strip() for cell in row.strip('|').split('|')]
+    # Differences 0.05 and 0.03, t of one degree of freedom 12.706.
+    interval = '+0.040 [-0.087, +0.167]'
+    assert cells == ['mAP', '0.410 ± 0.014', '0.450 ± 0.000', interval, '0.500']
+    for label in ('medium objects', 'large objects', *CLASSES, 'peak memory', 'training time'):
+        assert f'| {label}' in table
+    # Of this size there is nothing.
+    assert 'small objects' not in table
+
+
+class _Page(html.parser.HTMLParser):
+    """Sees that every element is closed in its turn, and notes what would be loaded."""
+
+    VOID = ('meta', 'br', 'hr', 'img', 'input', 'link', 'col')
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.links, self.text = [], [], [], ''
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ('src', 'href', 'xlink:href')]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize('seeds', [1, 3])
+def test_the_page_is_whole_and_needs_nothing_but_itself(seeds):
+    text = html_page(summary_of([0.40, 0.42, 0.39][:seeds], [0.45, 0.45, 0.46][:seeds], 0.5))
+    page = _Page()
+    page.feed(text)
+    page.close()
+    assert page.open == []
+    assert page.tags.count('svg') == 3 and 'script' not in page.tags
+    # Parts of a figure that it refers to itself.
+    assert all(link.startswith('#') for link in page.links)
+    assert set(re.findall(r'url\((.)', text)) <= {'#'}
+    assert 'http' not in text and '@import' not in text
+    assert CLASSES[1] in page.text and '<b>' not in text.replace('&lt;b&gt;', '')
+    assert 'kd <config>' in page.text
+    # Colours come from the page alone, which has others for a dark screen.
+    assert not re.search(r'<svg.*#[0-9a-f]{6}.*</svg>', text)
+    assert 'viewport' in text

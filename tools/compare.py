@@ -1,0 +1,65 @@
+"""Say whether distillation pays off: train the student with and without its teacher, compare.
+
+Example: python tools/compare.py configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py --seeds 3
+
+Stopped with Ctrl-C, or killed, the same command goes on where it was.
+"""
+
+import argparse
+import os
+import sys
+
+from mmengine.config import DictAction
+
+import rtm_kd  # noqa: F401, the fixes come before everything else
+from rtm_kd.apis.compare import compare
+from rtm_kd.comparison.report import terminal_table
+from rtm_kd.utils import report_usage_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='distillation config file path')
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        default=3,
+        help='pairs of runs, 3 by default; one pair has no interval; more can be added later',
+    )
+    parser.add_argument(
+        '--work-dir', help='the dir for all runs, default: work_dirs/CONFIG_compare'
+    )
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument(
+        '--test', action='store_true', help="evaluate on the test images, not the validation's"
+    )
+    parser.add_argument(
+        '--restart', action='store_true', help='remove the runs that the work dir has'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change values of the config for both sides, see tools/train.py; max_epochs=30 sets '
+        'the budget',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = vars(parse_args())
+    try:
+        with report_usage_errors():
+            summary = compare(**args)
+    except KeyboardInterrupt:
+        print('\nstopped; the same command goes on from here', file=sys.stderr)
+        sys.exit(130)
+    print(terminal_table(summary))
+    print(f'report written to {os.path.join(summary["setting"]["work_dir"], "comparison.html")}')
+
+
+if __name__ == '__main__':
+    main()
