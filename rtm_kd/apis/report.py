@@ -78,15 +78,20 @@ def _runs(work_dirs: Sequence[str], plain: Optional[str]) -> list[Run]:
         colours.remove('plain')
     runs = []
     for work_dir in found:
-        # A plain run keeps the colour of plain runs while there is one.
-        favourite = 'distilled' if work_dir.distils else 'plain'
-        colours = colours or list(_COLOURS)
-        colour = favourite if favourite in colours else colours[0]
-        colours.remove(colour)
+        if any(work_dir.taught(other) for other in found):
+            colour = 'teacher'
+        else:
+            # A plain run keeps the colour of plain runs while there is one.
+            favourite = 'distilled' if work_dir.distils else 'plain'
+            colours = colours or list(_COLOURS)
+            colour = favourite if favourite in colours else colours[0]
+            colours.remove(colour)
         title = 'student' if work_dir.distils and len(found) == 1 else _short_name(work_dir, found)
         runs.append(Run(title, colour, work_dir))
     if plain is not None:
-        runs.append(Run('plain student', 'plain', WorkDir(plain)))
+        titles = {run.title for run in runs}
+        title = 'plain student' if 'plain student' not in titles else os.path.abspath(plain)
+        runs.append(Run(title, 'plain', WorkDir(plain)))
     return runs
 
 

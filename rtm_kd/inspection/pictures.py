@@ -246,7 +246,13 @@ def _models(runs: Sequence[Run], device: str, notes: list[str]) -> list[_Model]:
     teachers = {level: teacher for level, (_, teacher) in levels.items()}
     datasets: dict[str, _Dataset] = {}
     models = []
+    title = 'teacher'
     for run in runs:
+        if distilling is not None and run.work_dir.taught(distilling.work_dir):
+            title = run.title
+            continue
+        if run.title == 'teacher':
+            title = "the students' teacher"
         with _noted(notes, f'There are no pictures of "{run.title}"'):
             dataset = _dataset(run, datasets)
             model = _trained_student(run.work_dir).to(device).eval()
@@ -257,15 +263,15 @@ def _models(runs: Sequence[Run], device: str, notes: list[str]) -> list[_Model]:
         return models
     with _noted(notes, 'There are no pictures of the student before distillation'):
         model = _untrained_student(distilling.work_dir).to(device).eval()
-        title = f'{distilling.title}, before'
-        models.append(_Model('before', title, 'muted', model, dataset, False, students))
+        before = f'{distilling.title}, before'
+        models.append(_Model('before', before, 'muted', model, dataset, False, students))
     with _noted(notes, 'There are no pictures of the teacher'):
         model, detects = _teacher(distilling.work_dir.cfg, len(dataset.classes), notes)
         model = model.to(device).eval()
-        models.append(_Model('teacher', 'teacher', 'teacher', model, dataset, detects, teachers))
+        models.append(_Model('teacher', title, 'teacher', model, dataset, detects, teachers))
     for run in runs:
-        other = run.work_dir.distils and run.work_dir.cfg.model.get('teacher_ckpt')
-        if other and other != distilling.work_dir.cfg.model.get('teacher_ckpt'):
+        other = run.work_dir.teacher_ckpt
+        if other not in (None, distilling.work_dir.teacher_ckpt):
             notes.append(
                 f'{run.title} has another teacher, {other}; shown is the one of {distilling.title}.'
             )

@@ -91,6 +91,16 @@ class WorkDir:
         return self.cfg is not None and 'architecture' in self.cfg.get('model', {})
 
     @property
+    def teacher_ckpt(self) -> Optional[str]:
+        """Path or URL of its teacher's checkpoint, None if it has none."""
+        return self.cfg.model.get('teacher_ckpt') if self.distils else None
+
+    def taught(self, other: 'WorkDir') -> bool:
+        """Whether the other run has a checkpoint of this one as its teacher."""
+        checkpoint = other.teacher_ckpt
+        return checkpoint is not None and Path(checkpoint).resolve().parent == self.path.resolve()
+
+    @property
     def max_position(self) -> Optional[int]:
         """Epochs, or iterations, that the run is to have; None if that is unknown."""
         loop = (self.cfg or {}).get('train_cfg') or {}

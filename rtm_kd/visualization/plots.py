@@ -105,8 +105,8 @@ def mark_event(axes: Axes, position: float, what: str, row: int = 0) -> None:
     """Mark what happened at a position of the x axis, in words so many rows below the top."""
     axes.axvline(position, color=COLOURS['muted'], linestyle=':', linewidth=1.2)
     low, high = axes.get_xlim()
-    left = position > (low + high) / 2
-    axes.annotate(
+    left = position >= (low + high) / 2
+    words = axes.annotate(
         what,
         (position, 1),
         xycoords=('data', 'axes fraction'),
@@ -117,6 +117,8 @@ def mark_event(axes: Axes, position: float, what: str, row: int = 0) -> None:
         fontsize=7.5,
         color=COLOURS['muted'],
     )
+    # Long words must not make the plot narrower.
+    words.set_in_layout(False)
 
 
 def mark_faults(axes: Axes, positions: Sequence[float]) -> None:
