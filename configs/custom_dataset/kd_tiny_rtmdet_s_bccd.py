@@ -3,7 +3,6 @@ _base_ = './rtmdet_tiny_bccd.py'
 custom_imports = dict(imports=['rtm_kd'], allow_failed_imports=False)
 
 # ======================= What is yours: change this =======================
-student_ckpt = _base_.load_from  # to start from, as the student without a teacher does
 # The teacher: its config, and the checkpoint that training it left.
 teacher = '{{ fileDirname }}/rtmdet_s_bccd.py'
 teacher_ckpt = 'work_dirs/rtmdet_s_bccd/epoch_40.pth'
@@ -29,13 +28,10 @@ for level in levels:
     )
     connectors[f'{level}_t'] = dict(type='rtm_kd.NormConnector', norm_cfg=pkd_norm_cfg)
 
-load_from = None  # would look for the weights of a whole distillation
-student_init = student_ckpt and dict(type='Pretrained', checkpoint=student_ckpt)
-
 model = dict(
     _delete_=True,
     type='rtm_kd.FpnTeacherDistill',
-    architecture=dict(_base_.model, init_cfg=student_init),
+    architecture=_base_.model,
     teacher=teacher,
     teacher_ckpt=teacher_ckpt,
     distiller=dict(

@@ -134,9 +134,9 @@ def distill(
         )
         # They share one; the lower one is for those that have learnt most of it already.
         schedule.base_lr = max(schedule.base_lr, student_schedule.base_lr)
-    warnings = data.warnings + _teacher_warnings(
-        student, teacher, teacher_ckpt, train_teacher, data.class_names
-    )
+    warnings = list(data.warnings)
+    if not train_teacher:
+        warnings += _teacher_warnings(teacher_ckpt, data.class_names)
     for line in (*data.messages, *(f'warning: {warning}' for warning in warnings)):
         print(line)
 
@@ -231,31 +231,22 @@ def _no_teacher(teacher: str) -> str:
     )
 
 
-def _teacher_warnings(
-    student: str, teacher: str, checkpoint: Optional[str], train_teacher: bool, classes: list[str]
-) -> list[str]:
-    warnings = []
-    if SIZES.index(teacher) < SIZES.index(student):
-        warnings.append(
-            f'the teacher ({teacher}) is smaller than its student ({student}); it hardly knows '
-            'what the student could not learn alone'
-        )
-    if train_teacher or checkpoint == RANDOM:
-        return warnings
+def _teacher_warnings(checkpoint: str, classes: list[str]) -> list[str]:
     if checkpoint == COCO:
-        warnings.append(
+        return [
             'the teacher has been trained on COCO and not on your data; compare with '
             '--train-teacher before you rely on it'
-        )
-    elif '://' not in checkpoint:
-        meta = read_checkpoint(checkpoint).get('meta') or {}
-        taught = (meta.get('dataset_meta') or {}).get('classes')
-        if taught is not None and set(taught) != set(classes):
-            warnings.append(
-                f'the teacher has been trained on other classes ({", ".join(taught[:5])}'
-                f'{", ..." if len(taught) > 5 else ""}); only its backbone and neck are used'
-            )
-    return warnings
+        ]
+    if checkpoint == RANDOM or '://' in checkpoint:
+        return []
+    meta = read_checkpoint(checkpoint).get('meta') or {}
+    taught = (meta.get('dataset_meta') or {}).get('classes')
+    if taught is None or set(taught) == set(classes):
+        return []
+    return [
+        f'the teacher has been trained on other classes ({", ".join(taught[:5])}'
+        f'{", ..." if len(taught) > 5 else ""}); only its backbone and neck are used'
+    ]
 
 
 def _check_run(run: Path, other_config: bool, resume: bool) -> None:
@@ -289,7 +280,9 @@ def _check_configs(
         cfg = load_config(os.path.join(folder, distillation))
         check_values(cfg)
         check_data_files(cfg, 'train', 'val')
-        runner = Runner.from_cfg(in_folder(cfg, folder))
+        cfg = in_folder(cfg, folder)
+        cfg.log_level = 'WARNING'
+        runner = Runner.from_cfg(cfg)
         check_datasets(runner, 'train', 'val')
         check_batch_size(runner)
         if student_start is not None:
