@@ -22,6 +22,14 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope='session')
+def _unformatted():
+    """MMEngine has every config that it logs and saves set in style, a second each."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
+        yield
+
+
 @pytest.fixture(scope='session')
 def data_root(tmp_path_factory):
     """A COCO dataset of twelve images of 64x64 pixels with one box each."""

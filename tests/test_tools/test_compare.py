@@ -149,7 +149,7 @@ def test_both_sides_differ_in_the_distillation_alone(arms, plain_config, options
     assert [*plain.custom_hooks] == [h for h in distilled.custom_hooks if h not in detaching]
     # The student as it would be trained on its own.
     options.pop('teacher_ckpt')
-    assert plain.model == dict(load_config(plain_config, options).model, init_cfg=None)
+    assert plain.model == load_config(plain_config, options).model
 
 
 def test_the_optimizer_finds_the_students_parameters_under_their_own_names(kd_config, options):

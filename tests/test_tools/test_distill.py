@@ -34,14 +34,6 @@ def dry(data_root, **options):
     return call(data_root, dry_run=True, **options)
 
 
-@pytest.fixture(autouse=True, scope='module')
-def _unformatted():
-    """MMEngine has every config that it logs and saves set in style, a second each."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
-        yield
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
