@@ -5,7 +5,10 @@ import errno
 import os
 import re
 import reprlib
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Optional
@@ -16,6 +19,9 @@ from mmengine.registry import build_from_cfg
 
 # What a full or forbidden disk answers; the user can mend it, and there is no bug to trace.
 _DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
+
+# How long the other processes of a distributed run leave it to the first to say an error.
+_SECONDS_FOR_THE_FIRST = 10
 
 
 class UsageError(ValueError):
@@ -49,8 +55,8 @@ def near_misses(name: str, known: Iterable[str]) -> str:
 def report_usage_errors() -> Iterator[None]:
     """Print a :class:`UsageError` or a full disk as one line and exit with status 2.
 
-    In a distributed run only the first process speaks; all of them exit. ``python -X dev``
-    shows the traceback as well.
+    In a distributed run the first process speaks, and another one only if the first does not
+    exit; all of them exit. ``python -X dev`` shows the traceback as well.
     """
     try:
         yield
@@ -111,8 +117,15 @@ def _line(text: object) -> str:
 def _exit_with(message: str, error: Exception) -> None:
     if sys.flags.dev_mode:
         raise error
-    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
-        print(f'error: {message}', file=sys.stderr)
+    rank = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
+    if rank != '0':
+        # The first process says the same, unless only this one has met the error. Whoever ends
+        # first, its launcher ends the others.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(_SECONDS_FOR_THE_FIRST)
+        message = f'process {rank}: {message}'
+    print(f'error: {message}', file=sys.stderr)
     sys.exit(2)
 
 

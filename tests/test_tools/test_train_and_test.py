@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from rtm_kd.apis import test as run_test
 from rtm_kd.apis import train
 from rtm_kd.compat.checkpoint_load import load
-from rtm_kd.utils import report_usage_errors
+from rtm_kd.utils import errors, report_usage_errors
 from rtm_kd.utils.checkpoint import convert_to_student
 
 
@@ -203,6 +204,37 @@ def test_a_typo_in_a_type_is_named_with_its_near_misses(
     assert error.startswith('error: the config names the type')
     assert re.search(message, error), error
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID'])
+@pytest.mark.parametrize('rank', [0, 3])
+def test_of_several_processes_the_first_speaks_unless_it_has_nothing_to_say(
+    variable, rank, monkeypatch, capsys
+):
+    for name in ('RANK', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(rank))
+    waited = []
+
+    def wait(seconds):
+        # Its launcher ends the process here, once the first one has ended.
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert capsys.readouterr().err == ''
+        waited.append(seconds)
+
+    monkeypatch.setattr(errors.time, 'sleep', wait)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with pytest.raises(SystemExit) as stopped, report_usage_errors():
+            raise errors.UsageError('the disk is not there')
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    if rank:
+        assert said == 'error: process 3: the disk is not there\n' and len(waited) == 1
+    else:
+        assert said == 'error: the disk is not there\n' and not waited
 
 
 def test_testing_weights_of_another_model_is_refused(distilled, options, tmp_path):
