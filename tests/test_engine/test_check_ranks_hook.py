@@ -36,7 +36,7 @@ def test_machines_that_read_other_checkpoints_do_not_begin(kd_config, options, d
     for rank in range(2):
         loaded, resumed = (tmp_path / f'{rank}.txt').read_text().split('\n')
         assert 'process 1 has other weights than process 0' in loaded
-        assert 'architecture.backbone.stem.0.conv.weight' in loaded
+        assert 'architecture.backbone.stem.0.' in loaded
         assert (
             'process 1 is at epoch 0, iteration 0, and process 0 at epoch 2, iteration 6' in resumed
         )
