@@ -73,12 +73,14 @@ def report(
 
 def _runs(work_dirs: Sequence[str], plain: Optional[str]) -> list[Run]:
     found = [WorkDir(path) for path in work_dirs]
+    teachers = [one for one in found if any(one.taught(other) for other in found)]
+    students = [one for one in found if one not in teachers]
     colours = list(_COLOURS)
     if plain is not None:
         colours.remove('plain')
     runs = []
     for work_dir in found:
-        if any(work_dir.taught(other) for other in found):
+        if work_dir in teachers:
             colour = 'teacher'
         else:
             # A plain run keeps the colour of plain runs while there is one.
@@ -86,7 +88,11 @@ def _runs(work_dirs: Sequence[str], plain: Optional[str]) -> list[Run]:
             colours = colours or list(_COLOURS)
             colour = favourite if favourite in colours else colours[0]
             colours.remove(colour)
-        title = 'student' if work_dir.distils and len(found) == 1 else _short_name(work_dir, found)
+        title = _short_name(work_dir, found)
+        if teachers == [work_dir]:
+            title = 'teacher'
+        elif students == [work_dir] and work_dir.distils:
+            title = 'student'
         runs.append(Run(title, colour, work_dir))
     if plain is not None:
         titles = {run.title for run in runs}

@@ -26,10 +26,10 @@ def verdict(runs: Sequence[Run]) -> str:
     """Return one sentence for the top of a page."""
     best = [_best(run.work_dir) for run in runs]
     if len(runs) > 2:
-        evaluated = [(found[1], run.title) for found, run in zip(best, runs) if found]
-        if not evaluated:
-            return f'{len(runs)} trainings, none evaluated yet'
-        return f'{len(runs)} trainings, best val mAP {{:.3f}}: {{}}'.format(*max(evaluated))
+        return 'Best val mAP: ' + ', '.join(
+            f'{run.title} {found[1]:.3f}' if found else f'{run.title} none yet'
+            for found, run in zip(best, runs)
+        )
     return '; '.join(
         f'{run.title}: '
         + (f'best val mAP {found[1]:.3f}' if found else 'not evaluated yet')

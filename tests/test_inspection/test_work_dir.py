@@ -2,6 +2,7 @@ import json
 import math
 
 import pytest
+import torch
 
 from rtm_kd.inspection.work_dir import WorkDir
 
@@ -128,6 +129,26 @@ def test_a_run_by_iterations_is_counted_in_iterations(write):
 def test_curves_do_not_need_the_config(write):
     run = WorkDir(write([trained(5)], config='model = dict('))
     assert run.cfg is None and run.marks == [] and run.curve('loss') == [(0.5, 1.0)]
+
+
+def test_the_newest_checkpoint_that_can_be_read(write, root):
+    run = WorkDir(write([trained(5)]))
+    for epoch in (1, 2):
+        torch.save(dict(state_dict=dict(weight=torch.zeros(epoch))), root / f'epoch_{epoch}.pth')
+    (root / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
+    assert run.read_checkpoint()[1] == root / 'epoch_2.pth'
+    # A run that is at work may be writing it.
+    (root / 'epoch_2.pth').write_bytes((root / 'epoch_2.pth').read_bytes()[:100])
+    content, path = run.read_checkpoint()
+    assert path == root / 'epoch_1.pth' and len(content['state_dict']['weight']) == 1
+
+
+def test_knows_its_teacher(write, root):
+    teacher = WorkDir(write([trained(5)], config='model = dict()'))
+    config = CONFIG.replace('teacher=dict()', f"teacher=dict(), teacher_ckpt='{root}/epoch_9.pth'")
+    student = WorkDir(write([trained(5)], time='20260102_040000', config=config))
+    assert teacher.taught(student)
+    assert not student.taught(teacher) and not teacher.distils
 
 
 def test_says_what_is_no_work_dir_of_a_training(write, root):

@@ -233,11 +233,11 @@ def test_several_runs_side_by_side(finished, copy, tmp_path):
     )
     elements = Elements(out)
     assert f'lr of {ODD}, other, plain' in elements.attributes('svg', 'aria-label')
-    assert '3 trainings, best val mAP 0.125' in elements.text
+    assert f'Best val mAP: {ODD} 0.125, other 0.125, plain 0.125' in elements.text
     assert notes(out) == ['other: infinite or no number, first at epoch 1.333: loss.']
 
 
-def test_what_is_gone_is_said_and_the_curves_are_there(copy):
+def test_what_is_gone_is_said_and_the_curves_are_there(copy, data_root):
     moved = copy('moved')
     change_config(moved, **{'model.teacher_ckpt': '/nowhere/teacher.pth'})
     out = report([str(moved)], images=1)
@@ -246,6 +246,13 @@ def test_what_is_gone_is_said_and_the_curves_are_there(copy):
     ]
     titles = {alt.split(' at ')[0] for alt in Elements(out).attributes('img', 'alt')}
     assert titles == {'attention of student', 'attention of student, before'}
+
+    data = Path(shutil.copytree(data_root, moved / 'data'))
+    (data / 'images' / '7.png').unlink()
+    change_config(moved, **{'val_dataloader.dataset.data_root': f'{data}/'})
+    out = report([str(moved)], images=1)
+    assert notes(out)[-1].startswith('1 of 12 validation images are not there, ')
+    assert Elements(out).attributes('img', 'alt')
 
     change_config(moved, **{'val_dataloader.dataset.data_root': '/nowhere/data/'})
     assert 'the data in /nowhere/data/ are not there' in notes(report([str(moved)]))[0]
