@@ -98,6 +98,6 @@ step 'Report' "$python" -W ignore tools/analysis_tools/quickstart_report.py "$ou
 
 printf '\n[%s] Done. ' "$(elapsed)"
 printf 'Look at\n'
-printf '  %s\n' "$out/report.md" "$out/curves.png" "$out/detections.png"
+printf '  %s\n' "$out/report.html" "$out/report.md"
 printf '\n'
 cat "$out/report.md"
