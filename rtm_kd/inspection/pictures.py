@@ -22,9 +22,7 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 from torch import nn
 
-from rtm_kd.apis.checks import check_data_files
-from rtm_kd.apis.test import use_student
-from rtm_kd.models.algorithms.detector import build_detector
+from rtm_kd.models.algorithms.detector import build_detector, resolve_model_cfg
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.models.distillers.recorder import check_sources, record_outputs
 from rtm_kd.registry import DATASETS, MODELS
@@ -146,7 +144,6 @@ class _Dataset:
         # A dataset that draws itself would draw itself here.
         if root and '://' not in root and not os.path.exists(root):
             raise UsageError(f'the data in {root} are not there, seen from {os.getcwd()}')
-        check_data_files(cfg, 'val')
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells how it goes
             self.dataset = DATASETS.build(dataset)
@@ -311,12 +308,13 @@ def _known(model: nn.Module, sources: dict[str, str], owner: str) -> dict[str, s
 
 
 def _build_student(cfg: Config) -> nn.Module:
-    cfg = copy.deepcopy(cfg)
-    use_student(cfg)
+    model = copy.deepcopy(cfg.model)
+    if 'architecture' in model:
+        model = resolve_model_cfg(model.architecture, 'architecture')
     if cfg.get('data_preprocessor') is not None:
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return MODELS.build(cfg.model)
+    return MODELS.build(model)
 
 
 def _trained_student(work_dir: WorkDir) -> nn.Module:
