@@ -213,7 +213,7 @@ onload = () => {
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     console = [line for line in run.stderr.splitlines() if ':CONSOLE' in line]
     assert console and not [line for line in console if 'broken.html' not in line]
