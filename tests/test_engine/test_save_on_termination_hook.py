@@ -65,6 +65,36 @@ def test_a_terminated_run_goes_on_where_it_was(kd_config, options, tmp_path, dis
     assert counters(tmp_path / 'epoch_3.pth') == counters(distilled / 'epoch_3.pth')
 
 
+def test_a_validation_is_cut_short_and_made_up_for(
+    kd_config, options, tmp_path, distilled, monkeypatch
+):
+    """A cluster waits half a minute, a validation may take several."""
+    validated = []
+    after_val_iter = SaveOnTerminationHook.after_val_iter
+
+    def recorded(self, runner, *args, **kwargs):
+        validated.append(runner.epoch)
+        if len(validated) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        after_val_iter(self, runner, *args, **kwargs)
+
+    monkeypatch.setattr(SaveOnTerminationHook, 'after_val_iter', recorded)
+    options.update(val_interval=2, val_interval_stage2=1)
+    options['train_cfg.val_begin'] = 2
+    with pytest.raises(SystemExit) as ended:
+        train(kd_config, work_dir=str(tmp_path), cfg_options=options)
+    assert ended.value.code == 143
+    # The weights of the training and those of EMA are where they belong.
+    saved, regular = (load(str(tmp_path / name)) for name in ('terminated.pth', 'epoch_2.pth'))
+    for part in ('state_dict', 'ema_state_dict'):
+        assert all(torch.equal(saved[part][name], regular[part][name]) for name in regular[part])
+    assert counters(tmp_path / 'terminated.pth') == counters(tmp_path / 'epoch_2.pth')
+
+    train(kd_config, work_dir=str(tmp_path), resume='auto', cfg_options=options)
+    assert validated == [2, *3 * [2], *3 * [3]]
+    assert counters(tmp_path / 'epoch_3.pth') == counters(distilled / 'epoch_3.pth')
+
+
 @pytest.mark.parametrize('asked, trained', [((), 2 + 2), ((0,), 1 + 2 + 2 + 2)])
 def test_a_run_goes_on_with_another_batch_size(
     kd_config, options, tmp_path, distilled, iterations, asked, trained

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import Sampler
 
@@ -27,7 +27,8 @@ class SaveOnTerminationHook(Hook):
 
     On SIGTERM the iteration under way is finished, then ``terminated.pth`` is written and
     the process exits with status 143. A run that resumes from it trains on what was left
-    of the epoch. In a distributed run it is enough that one process gets the signal.
+    of the epoch, or validates first where a validation was cut short. In a distributed run it
+    is enough that one process gets the signal.
 
     Args:
         interval (int): Iterations between two agreements among the processes of a
@@ -45,10 +46,13 @@ class SaveOnTerminationHook(Hook):
         # Of the epoch under way: what the run that is resumed did, in images and iterations.
         self._resumed_samples = 0
         self._done = 0
+        self._validation_due = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if runner._resume:
-            self._resumed_samples = checkpoint.get('meta', {}).get('samples_of_epoch', 0)
+            meta = checkpoint.get('meta', {})
+            self._resumed_samples = meta.get('samples_of_epoch', 0)
+            self._validation_due = meta.get('validation_due', False)
 
     def before_train(self, runner: Runner) -> None:
         # Python lets only the main thread have a signal; elsewhere the run goes without.
@@ -62,7 +66,9 @@ class SaveOnTerminationHook(Hook):
             if hasattr(loop, 'dataloader'):
                 loader = loop.dataloader
                 loader.worker_init_fn = functools.partial(_deaf_worker, loader.worker_init_fn)
-        atexit.register(_end_workers)
+        if self._validation_due and runner.val_loop is not None:
+            self._validation_due = False
+            runner.val_loop.run()
 
     def before_train_epoch(self, runner: Runner) -> None:
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
@@ -91,15 +97,27 @@ class SaveOnTerminationHook(Hook):
         data_batch: Any = None,
         outputs: Optional[dict] = None,
     ) -> None:
-        if dist.is_distributed():
-            if not self.every_n_train_iters(runner, self.interval):
-                return
-            asked = torch.tensor(float(self._asked))
-            dist.all_reduce(asked, 'max')
-            self._asked = bool(asked)
-        if self._asked:
-            self._save(runner, self._done + batch_idx + 1)
-            sys.exit(EXIT_CODE)
+        if self._agreed(self.every_n_train_iters(runner, self.interval)):
+            done = self._done + batch_idx + 1
+            samples = done * runner.train_dataloader.batch_size * dist.get_world_size()
+            self._save_and_exit(
+                runner, epoch=runner.epoch, iter=runner.iter + 1, samples_of_epoch=samples
+            )
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Optional[dict] = None,
+    ) -> None:
+        if self._agreed(self.every_n_inner_iters(batch_idx, self.interval)):
+            # For the validation EMAHook has put its weights in place of the trained ones.
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    hook.after_val_epoch(runner)
+            # Both counters stand at the end of the epoch already.
+            self._save_and_exit(runner, epoch=runner.epoch, iter=runner.iter, validation_due=True)
 
     def after_train(self, runner: Runner) -> None:
         if self._previous is not None:
@@ -109,23 +127,28 @@ class SaveOnTerminationHook(Hook):
     def _ask(self, *_: Any) -> None:
         self._asked = True
 
-    def _save(self, runner: Runner, iterations: int) -> None:
-        samples = iterations * runner.train_dataloader.batch_size * dist.get_world_size()
-        runner.save_checkpoint(
-            runner.work_dir,
-            'terminated.pth',
-            meta=dict(samples_of_epoch=samples),
-            by_epoch=False,
-        )
+    def _agreed(self, at_interval: bool) -> bool:
+        """Whether to go now, the same answer on every process."""
+        if dist.is_distributed():
+            if not at_interval:
+                return False
+            asked = torch.tensor(float(self._asked))
+            dist.all_reduce(asked, 'max')
+            self._asked = bool(asked)
+        return self._asked
+
+    def _save_and_exit(self, runner: Runner, **meta: Any) -> None:
+        runner.save_checkpoint(runner.work_dir, 'terminated.pth', meta=meta)
         if dist.is_main_process():
             path = os.path.join(runner.work_dir, 'terminated.pth')
             with open(os.path.join(runner.work_dir, 'last_checkpoint'), 'w') as file:
                 file.write(path)
             runner.logger.warning(
-                f'SIGTERM: saved {path} after iteration {runner.iter + 1}; go on with --resume'
+                f'SIGTERM: saved {path} after iteration {meta["iter"]}; go on with --resume'
             )
         # Nobody leaves while the first process writes: its launcher would end it too.
         dist.barrier()
+        sys.exit(EXIT_CODE)
 
 
 class _Rest(Sampler):
@@ -140,12 +163,6 @@ class _Rest(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         return itertools.islice(self.sampler, self.start, None)
-
-
-def _end_workers() -> None:
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
 
 
 def _deaf_worker(init: Optional[Callable], worker_id: int) -> None:
