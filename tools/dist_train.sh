@@ -7,7 +7,7 @@ set -euo pipefail
 CONFIG=${1:?usage: dist_train.sh CONFIG GPUS [arguments of train.py]}
 GPUS=${2:?usage: dist_train.sh CONFIG GPUS [arguments of train.py]}
 
-exec "${PYTHON:-python}" -m torch.distributed.run \
+exec "${PYTHON:-python}" "$(dirname "$0")/dist_launch.py" \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -13,6 +13,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from rtm_kd.apis import train
+from rtm_kd.compat.checkpoint_load import load
+from rtm_kd.engine import SaveOnTerminationHook
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason='gloo is for machines without a GPU'
@@ -27,6 +29,8 @@ class Watch(Hook):
     def __init__(self):
         self.detached = []  # at the begin and end of each epoch
         self.batch_sizes = []
+        self.iterations = []
+        self.sigterm_at = None
 
     def before_train_epoch(self, runner):
         model = runner.model.module
@@ -40,7 +44,10 @@ class Watch(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.batch_sizes.append(len(data_batch['inputs']))
+        self.iterations.append(runner.iter)
         assert outputs['loss'].isfinite()
+        if runner.iter == self.sigterm_at:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture
@@ -59,6 +66,8 @@ def watch(monkeypatch):
         return original(self)
 
     monkeypatch.setattr(Runner, 'train', watched_train)
+    # Short runs agree more often.
+    monkeypatch.setattr(SaveOnTerminationHook.__init__, '__defaults__', (4,))
     return next_watch
 
 
@@ -93,6 +102,42 @@ def test_two_processes_train_across_the_detach(kd_config, short, watch, tmp_path
     in_processes(2, train_in_one_go, watch, kd_config, short, str(tmp_path))
 
 
+def train_a_leg(rank, watch, config, options, work_dir, asked_at, expected):
+    """Train until the end, or until process 1 gets a SIGTERM in iteration ``asked_at``."""
+    seen = watch()
+    seen.sigterm_at = asked_at if rank == 1 else None
+    try:
+        runner = run(config, options, work_dir=work_dir, resume='auto', amp=True)
+    except SystemExit as ended:
+        assert ended.code == 143
+    else:
+        assert asked_at is None
+        assert runner.optim_wrapper.__class__.__name__ == 'CpuAmpOptimWrapper'
+    assert seen.iterations == expected
+
+
+def test_three_processes_in_bfloat16_are_terminated_and_go_on(kd_config, short, watch, tmp_path):
+    # Three iterations an epoch, the detach after the second one.
+    short.update(
+        {
+            'train_batch_size_per_gpu': 1,
+            'train_dataloader.dataset.indices': 8,
+            'max_epochs': 3,
+            'train_cfg.val_begin': 4,
+            'sync_bn': 'torch',
+        }
+    )
+    arguments = watch, kd_config, short, str(tmp_path)
+    # They agree in the fourth iteration, in the middle of the second epoch.
+    in_processes(3, train_a_leg, *arguments, 1, [0, 1, 2, 3])
+    in_processes(3, train_a_leg, *arguments, None, [4, 5, 6, 7, 8])
+    end = load(str(tmp_path / 'epoch_3.pth'))
+    assert (end['meta']['epoch'], end['meta']['iter'], end['ema_state_dict']['steps']) == (3, 9, 9)
+    steps = {int(state['step']) for state in end['optimizer']['state'].values()}
+    # Of every second iteration and of the last; the connectors' three before the detach.
+    assert steps == {5, 3}
+
+
 def launch(script, *arguments, seconds=300):
     """Start one of the tools, on a port of its own choice."""
     environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
@@ -106,31 +151,52 @@ def launch(script, *arguments, seconds=300):
     )
 
 
-def test_a_process_that_dies_takes_the_others_along_and_the_run_is_resumed(
-    kd_config, short, tmp_path
-):
-    short.update(max_epochs=4, num_epochs_stage2=2)
-    arguments = [kd_config, 2, '--work-dir', tmp_path]
-    options = ['--cfg-options', *as_arguments(short)]
+def read_until(process, path):
+    """Follow a run until it has saved a checkpoint."""
+    for _ in iter(path.exists, True):
+        assert process.stdout.readline()
+
+
+def test_a_run_is_terminated_killed_and_resumed(kd_config, short, tmp_path):
+    # Five iterations an epoch.
+    short.update(train_batch_size_per_gpu=1, max_epochs=5, num_epochs_stage2=2)
+    arguments = [kd_config, 2, '--work-dir', tmp_path, '--resume']
+    options = ['--cfg-options', *as_arguments({**short, 'train_cfg.val_begin': 6})]
+
+    with launch('dist_train.sh', *arguments, *options) as terminated:
+        read_until(terminated, tmp_path / 'epoch_1.pth')
+        # A cluster may know of no other process than this one.
+        terminated.terminate()
+        output = terminated.communicate(timeout=60)[0]
+    assert terminated.returncode == 143, output[-3000:]
+    assert 'Traceback' not in output
+    assert (tmp_path / 'terminated.pth').exists()
 
     with launch('dist_train.sh', *arguments, *options) as dying:
-        for _ in iter(lambda: (tmp_path / 'epoch_1.pth').exists(), True):
-            assert dying.stdout.readline()
+        read_until(dying, tmp_path / 'epoch_3.pth')
         ranks = Path(f'/proc/{dying.pid}/task/{dying.pid}/children').read_text().split()
         os.kill(int(ranks[1]), signal.SIGKILL)
         output = dying.communicate(timeout=60)[0]
     assert dying.returncode != 0, output[-3000:]
     assert not any(os.path.exists(f'/proc/{rank}') for rank in ranks)
 
-    with launch('dist_train.sh', *arguments, '--resume', *options) as resumed:
+    with launch('dist_train.sh', *arguments, *options) as resumed:
         output = resumed.communicate(timeout=300)[0]
     assert resumed.returncode == 0, output[-3000:]
-    assert 'GPU number: 2' in output and 'Epoch 3: distillation has ended' in output
+    assert 'GPU number: 2' in output and 'Epoch 4: distillation has ended' in output
     epochs = {int(n) for n in re.findall(r'Epoch\(train\) +\[(\d+)\]', output)}
-    assert max(epochs) == 4 and 1 not in epochs
+    assert max(epochs) == 5 and min(epochs) > 2
 
-    arguments = [kd_config, tmp_path / 'epoch_4.pth', 2, '--work-dir', tmp_path]
+    arguments = [kd_config, tmp_path / 'epoch_5.pth', 2, '--work-dir', tmp_path]
     with launch('dist_test.sh', *arguments, *options) as tested:
         output = tested.communicate(timeout=300)[0]
     assert tested.returncode == 0, output[-3000:]
     assert 'coco/bbox_mAP' in output
+
+
+def test_what_a_user_can_mend_is_said_once_and_the_status_is_kept(kd_config, tmp_path):
+    options = '--cfg-options', 'teacher_ckpt=missing.pth'
+    with launch('dist_train.sh', kd_config, 2, '--work-dir', tmp_path, *options) as refused:
+        output = refused.communicate(timeout=100)[0]
+    assert refused.returncode == 2, output[-3000:]
+    assert output.count('error: ') == 1 and 'Traceback' not in output
