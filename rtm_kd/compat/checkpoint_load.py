@@ -97,10 +97,27 @@ def _reconstruct(cls, shape, dtype) -> np.ndarray:
     return np.empty(0, np.uint8)
 
 
+def _dtype(name, align=False, copy=False) -> np.dtype:
+    # Numbers, text and objects. A record's fields may lie outside of its bytes.
+    dtype = np.dtype(name, align, copy) if isinstance(name, str) else None
+    if dtype is None or dtype.fields is not None or dtype.kind not in 'biufcSUO':
+        raise UnsafeCheckpointError(f'the dtype {_in_short(name)}')
+    return dtype
+
+
+def _set_byte_order(dtype: np.dtype, state: Any) -> None:
+    # All else that numpy lets a file set is the dtype's own already, or it lies: objects that
+    # are said to be none would be made of whatever addresses the file holds.
+    own = dtype.__reduce__()[2]
+    if not isinstance(state, tuple) or (state[:1], state[2:]) != (own[:1], own[2:]):
+        raise UnsafeCheckpointError(f'flags set on the dtype {dtype}')
+    dtype.__setstate__(state)
+
+
 def _functions() -> dict[tuple[str, str], Any]:
     known = {
         ('collections', 'OrderedDict'): OrderedDict,
-        ('numpy', 'dtype'): np.dtype,
+        ('numpy', 'dtype'): _dtype,
         ('torch', 'Size'): torch.Size,
         ('torch', 'device'): torch.device,
         ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
@@ -165,8 +182,11 @@ class Unpickler(pickle._Unpickler):
 
     def _set_state(self) -> None:
         state, owner = self.stack.pop(), self.stack[-1]
-        if isinstance(owner, (np.ndarray, np.dtype)):
+        if isinstance(owner, np.ndarray):
             owner.__setstate__(state)
+            return
+        if isinstance(owner, np.dtype):
+            _set_byte_order(owner, state)
             return
         # No name but those of data: another could take a method's place.
         if type(owner) is HistoryBuffer and isinstance(state, dict):

@@ -144,6 +144,17 @@ HOSTILE = {
         r'attributes set on OrderedDict',
     ),
     'backward hooks': (backward_hook(), r'backward hooks'),
+    # Which would take the bytes of an array for the addresses of Python objects.
+    'objects that are said to be none': (
+        Call(np.dtype, 'O8', False, True, state=(3, '|', None, None, None, -1, -1, 0)),
+        'flags set on the dtype object',
+    ),
+    'fields outside of their record': (
+        Call(
+            np.dtype, 'V8', False, True, state=(3, '|', None, ('a',), {'a': ('i8', 64)}, 8, 1, 16)
+        ),
+        'the dtype .*V8',
+    ),
     'another codec': (Call(__import__('_codecs').encode, 'a', 'rot13'), r'codec'),
 }
 
