@@ -19,6 +19,7 @@ import re
 import reprlib
 import tarfile
 from collections import OrderedDict
+from types import SimpleNamespace
 from typing import Any, Optional
 from urllib.parse import urlparse
 
@@ -157,6 +158,7 @@ class Unpickler(pickle._Unpickler):
     """Python's own unpickler, with the steps that could run something narrowed."""
 
     dispatch = dict(pickle._Unpickler.dispatch)
+    reader: Optional[torch._C.PyTorchFileReader] = None
 
     def find_class(self, module: str, name: str) -> Any:
         for known in (_FUNCTIONS, _VALUES):
@@ -201,22 +203,38 @@ class Unpickler(pickle._Unpickler):
     def _refuse(self) -> None:
         raise UnsafeCheckpointError('an object of an old pickle protocol')
 
+    def _load_storage(self) -> None:
+        if self.reader is not None:
+            _check_storage(self.reader, *self.stack[-1])
+        self.load_binpersid()
+
     dispatch[pickle.REDUCE[0]] = _call
     dispatch[pickle.NEWOBJ[0]] = _new
     dispatch[pickle.BUILD[0]] = _set_state
+    dispatch[pickle.BINPERSID[0]] = _load_storage
     for _opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX):
         dispatch[_opcode[0]] = _refuse
 
 
-class _PickleModule:
-    """What ``torch.load(pickle_module=)`` asks of a module."""
+def _check_storage(reader, kind, storage_type, key, location, count) -> None:
+    # torch before 2.10 believes the count, and shows whatever memory comes after the record.
+    name = f'data/{key}'
+    if hasattr(reader, 'get_record_size'):
+        size = reader.get_record_size(name)
+    else:
+        size = len(reader.get_record(name))
+    if not isinstance(count, int) or count * torch._utils._element_size(storage_type.dtype) != size:
+        raise pickle.UnpicklingError(f'a storage of {_in_short(count)} elements has {size} bytes')
 
-    __name__ = __name__
-    Unpickler = Unpickler
 
-    @staticmethod
+def _pickle_module(reader: Optional[torch._C.PyTorchFileReader]) -> SimpleNamespace:
+    """What ``torch.load(pickle_module=)`` asks of a module, which torch derives its own from."""
+    unpickler = type('Unpickler', (Unpickler,), dict(reader=reader))
+
     def load(file, **kwargs) -> Any:
-        return Unpickler(file, **kwargs).load()
+        return unpickler(file, **kwargs).load()
+
+    return SimpleNamespace(__name__=__name__, Unpickler=unpickler, load=load)
 
 
 def load(file: Any, map_location: Any = None) -> Any:
@@ -241,9 +259,9 @@ def load(file: Any, map_location: Any = None) -> Any:
         )
         return torch.load(file, map_location=map_location, weights_only=False)
     try:
-        _check_format(file)
+        pickle_module = _pickle_module(_archive_reader(file))
         content = torch.load(
-            file, map_location=map_location, pickle_module=_PickleModule, weights_only=False
+            file, map_location=map_location, pickle_module=pickle_module, weights_only=False
         )
     except UnsafeCheckpointError as error:
         remedy = f'; if you trust who made it: {TRUST}={name}' if is_path else ''
@@ -265,21 +283,25 @@ def _is_trusted(path: str) -> bool:
     return os.path.realpath(path) in {os.path.realpath(entry) for entry in trusted}
 
 
-def _check_format(file: Any) -> None:
-    """Raise for the two formats of torch that are not read by the unpickler above."""
+def _archive_reader(file: Any) -> Optional[torch._C.PyTorchFileReader]:
+    """Return what reads the records of a zip archive, None for a file of torch before 1.6.
+
+    Raises for the two formats of torch that are not read by the unpickler above.
+    """
     is_path = isinstance(file, (str, os.PathLike))
     with open(file, 'rb') if is_path else _Rewound(file) as opened:
         if opened.read(4) == b'PK\x03\x04':
             opened.seek(0)
-            # By the reader that torch.load itself asks.
-            if 'constants.pkl' in torch._C.PyTorchFileReader(opened).get_all_records():
+            # The reader that torch.load itself asks, by name since this one will be closed.
+            reader = torch._C.PyTorchFileReader(os.fspath(file) if is_path else opened)
+            if 'constants.pkl' in reader.get_all_records():
                 raise UnsafeCheckpointError('a TorchScript program')
-            return
+            return reader
         opened.seek(0)
         try:
             tarfile.open(fileobj=opened, mode='r:').close()
         except tarfile.TarError:
-            return
+            return None
         raise UnsafeCheckpointError('a tar archive of torch before 0.4')
 
 

@@ -239,6 +239,19 @@ def test_a_tensor_cannot_reach_beyond_its_storage(tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize('opened', [False, True])
+def test_a_storage_cannot_reach_beyond_its_record(tmp_path, opened):
+    whole, path = tmp_path / 'whole.pth', tmp_path / 'bad.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(1000))), whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, 'w') as target:
+        for item in source.namelist():
+            data = source.read(item)
+            target.writestr(item, data[:4] if item.endswith('data/0') else data)
+    with pytest.raises(pickle.UnpicklingError, match='1000 elements has 4 bytes'):
+        checkpoint_load.load(io.BytesIO(path.read_bytes()) if opened else str(path))
+    assert checkpoint_load.load(io.BytesIO(whole.read_bytes()))['state_dict']['weight'].sum() == 1e3
+
+
 def test_a_file_can_be_trusted_by_name_and_the_log_says_so(tmp_path, monkeypatch, caplog):
     trusted, other = tmp_path / 'mine.pth', tmp_path / 'other.pth'
     for path in (trusted, other):
