@@ -12,7 +12,7 @@ from rtm_kd.apis import train
 # Cases of each fuzz test: the same few in every run of the tests, new ones in tools/soak.sh.
 _everywhere = dict(deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
 hypothesis.settings.register_profile('tests', derandomize=True, max_examples=40, **_everywhere)
-hypothesis.settings.register_profile('soak', max_examples=1500, **_everywhere)
+hypothesis.settings.register_profile('soak', max_examples=2000, **_everywhere)
 hypothesis.settings.load_profile('tests')
 
 

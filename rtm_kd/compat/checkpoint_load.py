@@ -13,6 +13,7 @@ Can go: when MMEngine reads its checkpoints like this by itself.
 
 import hashlib
 import logging
+import math
 import os
 import pickle
 import re
@@ -115,6 +116,20 @@ def _set_byte_order(dtype: np.dtype, state: Any) -> None:
     dtype.__setstate__(state)
 
 
+def _set_array(array: np.ndarray, state: Any) -> None:
+    # numpy takes a file's word for how many objects a list has.
+    try:
+        _, shape, dtype, _, data = state
+        count = math.prod(shape)
+        expected = (list, count) if dtype.hasobject else (bytes, count * dtype.itemsize)
+        fits = min(shape, default=0) >= 0 and (type(data), len(data)) == expected
+    except (AttributeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise pickle.UnpicklingError('an array whose data are not of its size')
+    array.__setstate__(state)
+
+
 def _functions() -> dict[tuple[str, str], Any]:
     known = {
         ('collections', 'OrderedDict'): OrderedDict,
@@ -185,7 +200,7 @@ class Unpickler(pickle._Unpickler):
     def _set_state(self) -> None:
         state, owner = self.stack.pop(), self.stack[-1]
         if isinstance(owner, np.ndarray):
-            owner.__setstate__(state)
+            _set_array(owner, state)
             return
         if isinstance(owner, np.dtype):
             _set_byte_order(owner, state)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import Call
 from mmengine.logging import HistoryBuffer, MessageHub, MMLogger
 from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -101,16 +102,6 @@ def test_files_of_numpy_1_and_numpy_2_load(checkpoint, content, tmp_path, name):
     assert renamed
 
     check(read(path), content)
-
-
-class Call:
-    """Pickled as a call of a function, which plain unpickling would execute."""
-
-    def __init__(self, function, *args, state=None) -> None:
-        self.reduced = (function, args) if state is None else (function, args, state)
-
-    def __reduce__(self):
-        return self.reduced
 
 
 def backward_hook():
