@@ -1,11 +1,12 @@
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from mmrazor.registry import HOOKS as MMRAZOR_HOOKS
 from torch import nn
 
 from rtm_kd.registry import HOOKS
+from rtm_kd.utils.checkpoint import read_checkpoint
 from rtm_kd.utils.errors import UsageError
 
 
@@ -15,7 +16,8 @@ class DistillationLossDetachHook(Hook):
 
     From ``detach_epoch`` on the student trains on its own losses alone, the teacher is
     freed, and the log no longer shows distillation losses. Usually that is the epoch in
-    which the pipeline without mosaic begins.
+    which the pipeline without mosaic begins. A run that resumes after it does not read the
+    teacher's checkpoint any more.
 
     Source: Xu et al., "DAMO-YOLO: A Report on Real-Time Object Detection Design",
     https://arxiv.org/abs/2211.15444, section 2.5.
@@ -34,6 +36,17 @@ class DistillationLossDetachHook(Hook):
         if not isinstance(detach_epoch, int) or isinstance(detach_epoch, bool) or detach_epoch < 0:
             raise UsageError(f'detach_epoch must be an integer from 0 up, got {detach_epoch!r}')
         self.detach_epoch = detach_epoch
+        self._ended = False
+
+    def before_run(self, runner: Runner) -> None:
+        # The teacher's checkpoint is read right after this, and before the one to resume.
+        if not runner._resume or not hasattr(_unwrapped(runner.model), 'distillation_stopped'):
+            return
+        checkpoint = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        if checkpoint is not None:
+            meta = read_checkpoint(checkpoint).get('meta', {})
+            if meta.get('epoch', 0) >= self.detach_epoch:
+                _detach(runner)
 
     def before_train(self, runner: Runner) -> None:
         model = _unwrapped(runner.model)
@@ -54,19 +67,25 @@ class DistillationLossDetachHook(Hook):
             )
 
     def before_train_epoch(self, runner: Runner) -> None:
-        model = _unwrapped(runner.model)
-        if runner.epoch < self.detach_epoch or model.distillation_stopped:
+        if runner.epoch < self.detach_epoch or self._ended:
             return
-        model.distillation_stopped = True
-        if is_model_wrapper(runner.model):
-            # DDP waits for a gradient of every parameter that it was made with.
-            runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
+        self._ended = True
+        if not _unwrapped(runner.model).distillation_stopped:
+            _detach(runner)
         _forget_distillation_losses(runner.message_hub)
         runner.logger.info(f'Epoch {runner.epoch + 1}: distillation has ended, teacher detached')
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
+
+
+def _detach(runner: Runner) -> None:
+    model = _unwrapped(runner.model)
+    model.distillation_stopped = True
+    if is_model_wrapper(runner.model):
+        # DDP waits for a gradient of every parameter that it was made with.
+        runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
 
 
 def _forget_distillation_losses(message_hub: MessageHub) -> None:
