@@ -23,6 +23,7 @@ def parse_args() -> argparse.Namespace:
         default=200,
         help='validation images on which the teacher is tested, 0 for none',
     )
+    parser.add_argument('--amp', action='store_true', help='time steps in mixed precision')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as train.py'
     )

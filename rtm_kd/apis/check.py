@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 from uuid import uuid4
 
+import pycocotools.coco
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -29,6 +30,7 @@ from rtm_kd.utils.errors import name_what_can_not_be_built
 
 from .checks import check_batch_size, check_data_files, check_datasets, check_values
 from .pipelines import check_pipelines
+from .train import enable_amp
 
 # Images of the steps that are timed where there is no GPU: a whole batch may take a minute.
 _MOST_IMAGES_ON_A_CPU = 4
@@ -36,7 +38,10 @@ _STEPS = 3  # the first of which is slower than all later ones, and not counted
 
 
 def check(
-    config: str, images: int = 200, cfg_options: Optional[dict[str, Any]] = None
+    config: str,
+    images: int = 200,
+    cfg_options: Optional[dict[str, Any]] = None,
+    amp: bool = False,
 ) -> dict[str, Any]:
     """Look at data, teacher and one training step of a config, and print what was found.
 
@@ -44,6 +49,7 @@ def check(
         config (str): Path of the config.
         images (int): Validation images on which the teacher is tested, 0 for none.
         cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
+        amp (bool): Automatic mixed precision, in the steps that are timed.
 
     Returns:
         dict: ``'data'``: split -> images, boxes and boxes of each class; ``'teacher_mAP'``:
@@ -57,6 +63,8 @@ def check(
         raise UsageError(f'--images must be 0 or more, got {images}')
     cfg = load_config(config, cfg_options)
     check_values(cfg)
+    if amp:
+        enable_amp(cfg)
     check_data_files(cfg, 'train', 'val')
     found = {}
     with tempfile.TemporaryDirectory() as folder, name_what_can_not_be_built(), quiet():
@@ -81,7 +89,9 @@ def check(
         f'{step["memory_mb"]:.0f} MB at most'
         + (f'; measured with {step["images"]} images and scaled' if step['scaled'] else '')
     )
-    print(f'the whole run: about {found["hours"]:.1f} h, without evaluation')
+    hours = found['hours']
+    time_of_run = f'{hours:.1f} h' if hours >= 1 else f'{max(hours * 60, 1):.0f} min'
+    print(f'the whole run: about {time_of_run}, without evaluation')
     return found
 
 
@@ -90,6 +100,8 @@ def in_folder(cfg: Config, folder: str) -> Config:
     cfg = copy.deepcopy(cfg)
     name = uuid4().hex
     cfg.update(work_dir=folder, experiment_name=name, log_level='ERROR')
+    # MMYOLO has none, of which MMEngine warns when it looks there first.
+    cfg.log_processor = dict(type='LogProcessor', _scope_='mmengine')
     if isinstance(cfg.get('visualizer'), dict):
         cfg.visualizer.update(name=name, vis_backends=None)
     return cfg
@@ -99,9 +111,12 @@ def in_folder(cfg: Config, folder: str) -> Config:
 def quiet() -> Iterator[None]:
     """Let only warnings through, such as those of the annotations."""
     logging.disable(logging.INFO)
+    # It prints how it reads each file. Not into another stdout: a logger would take that too.
+    pycocotools.coco.print = lambda *args: None
     try:
         yield
     finally:
+        del pycocotools.coco.print
         logging.disable(logging.NOTSET)
         for handler in MMLogger.get_current_instance().handlers:
             handler.flush()

@@ -5,7 +5,8 @@ import math
 import os
 from collections.abc import Iterator
 from numbers import Real
-from typing import Any, Optional
+from pathlib import Path
+from typing import Any, Optional, Union
 
 from mmengine import dist
 from mmengine.config import Config
@@ -78,6 +79,24 @@ def _get(cfg: Any, name: str, default: Any) -> Any:
             return default
         cfg = cfg[key]
     return cfg
+
+
+def check_output_folder(option: str, folder: Union[str, Path]) -> None:
+    """Raise unless files can be written below a folder, which need not be there yet.
+
+    Args:
+        option (str): What the user chooses the folder with, for the message.
+        folder (str | Path): The folder.
+
+    Raises:
+        ValueError: If a file is in its way, or there is no permission.
+    """
+    whole = Path(os.path.abspath(folder))
+    there = next(place for place in (whole, *whole.parents) if os.path.exists(place))
+    if not there.is_dir():
+        raise UsageError(f'{there} is no folder; choose another with {option}')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f'no permission to write in {there}; choose another with {option}')
 
 
 def check_data_files(cfg: Config, *splits: str) -> None:

@@ -26,7 +26,7 @@ from rtm_kd.comparison.summary import summarise
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
 
-from .checks import check_data_files, check_values
+from .checks import check_data_files, check_output_folder, check_values
 from .train import enable_amp
 
 PLAN = 'plan.json'
@@ -82,6 +82,7 @@ def compare(
     if amp:
         enable_amp(copy.deepcopy(cfg))
     folder = Path(work_dir or os.path.join('work_dirs', f'{Path(config).stem}_compare'))
+    check_output_folder('--work-dir', folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder) as lock, sigterm_raises():
         comparison = _Comparison(folder, arms, seeds, split, amp, lock, stream)

@@ -16,7 +16,13 @@ from rtm_kd.utils.checkpoint import check_start, newest_checkpoint, read_checkpo
 from rtm_kd.utils.errors import name_what_can_not_be_built
 
 from .check import in_folder, quiet
-from .checks import check_batch_size, check_data_files, check_datasets, check_values
+from .checks import (
+    check_batch_size,
+    check_data_files,
+    check_datasets,
+    check_output_folder,
+    check_values,
+)
 from .train import BEST, train
 from .write_configs import (
     SIZES,
@@ -110,6 +116,8 @@ def distill(
     _check_arguments(
         student, teacher, img_size, config_dir, epochs=epochs, batch_size=batch_size, lr=lr
     )
+    check_output_folder('--config-out', config_dir)
+    check_output_folder('--work-dir', work_dir)
     teacher_start, student_start = _weights(teacher_ckpt, teacher), _weights(student_ckpt, student)
     if not train_teacher and teacher_start is None:
         raise UsageError(_no_teacher(teacher))
@@ -179,17 +187,17 @@ def distill(
     runs.append((paths.distillation, student_run, 'student'))
     result = DistillResult(paths, data, student_run / BEST)
     if dry_run:
+        mixed = ['--amp'] if amp else []
         for path, run, who in runs:
-            command = ['python', 'tools/train.py', str(path), '--work-dir', str(run)]
-            print(f'to train the {who}: {shlex.join(command)}')
-        command = ['python', 'tools/check.py', str(paths.distillation)]
-        print(f'how long the student takes: {shlex.join(command)}, once there is a teacher')
+            command = _command(templates, 'train.py', path, '--work-dir', run, *mixed)
+            print(f'to train the {who}: {command}')
+        command = _command(templates, 'check.py', paths.distillation, *mixed)
+        print(f'how long the student takes: {command}, once there is a teacher')
         return result
     for path, run, who in runs:
         _train(path, run, who, amp, resume)
     print(f'the distilled RTMDet-{student}: {result.student_weights}')
-    command = ['python', 'tools/test.py', str(paths.student), str(result.student_weights)]
-    print(f'to test it: {shlex.join(command)}')
+    print(f'to test it: {_command(templates, "test.py", paths.student, result.student_weights)}')
     return result
 
 
@@ -213,7 +221,16 @@ def _check_arguments(
     folder = os.path.abspath(config_dir)
     if "'" in folder:
         # MMEngine puts it between quotes, for the config of the teacher.
-        raise UsageError(f"a config's folder must not have a quote in its path, got {folder}")
+        raise UsageError(
+            f"a config's folder must not have a quote in its path, got {folder}; give another with "
+            '--config-out'
+        )
+
+
+def _command(templates: str, tool: str, *arguments: object) -> str:
+    """Return the command line of a tool, as it can be pasted here."""
+    tools = os.path.relpath(Path(templates).parents[1] / 'tools')
+    return shlex.join(['python', os.path.join(tools, tool), *map(str, arguments)])
 
 
 def _weights(checkpoint: Optional[str], size: str) -> Optional[str]:

@@ -35,7 +35,7 @@ def check_pipelines(cfg: Config) -> list[str]:
     for split in ('val', 'test'):
         tested = _shaping(_whole_pipeline((cfg.get(f'{split}_dataloader') or {}).get('dataset')))
         differences = [
-            f'{what} {_said(its)} for {_said(mine)}'
+            f'{what} {_said(its)} instead of {_said(mine)}'
             for what, mine, its in (
                 ('size', last.size, tested.size),
                 ('shape', last.shape, tested.shape),
@@ -49,8 +49,9 @@ def check_pipelines(cfg: Config) -> list[str]:
     for difference, names in splits.items():
         found.append(
             f'the pipeline of {" and ".join(names)} brings images to size in another way than that '
-            f'of {when} ({difference}), which can cost all of the mAP; let both end in the same '
-            'resizing and padding, as in configs/custom_dataset'
+            f"of {when} ({difference}); MMYOLO's recipes for COCO live with it, but with few or "
+            'small images it can cost all of the mAP: let both end in the same resizing and '
+            'padding, as in configs/custom_dataset'
         )
     return found
 

@@ -17,7 +17,13 @@ from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint, save_detector
 from rtm_kd.utils.errors import RunError, name_what_can_not_be_built
 
-from .checks import check_batch_size, check_data_files, check_datasets, check_values
+from .checks import (
+    check_batch_size,
+    check_data_files,
+    check_datasets,
+    check_output_folder,
+    check_values,
+)
 from .pipelines import check_pipelines
 
 #: What a run with ``save_best`` leaves: the weights of its best epoch, as a plain detector.
@@ -92,11 +98,16 @@ def _save_best_detector(runner: Runner) -> None:
 
 
 def set_work_dir(cfg: Config, config: str, work_dir: Optional[str]) -> None:
-    """Set ``cfg.work_dir``: the argument, else the config's own, else from its name."""
+    """Set ``cfg.work_dir``: the argument, else the config's own, else from its name.
+
+    Raises:
+        ValueError: If nothing can be written there.
+    """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(config).stem)
+    check_output_folder('--work-dir', cfg.work_dir)
 
 
 def enable_amp(cfg: Config) -> None:

@@ -14,6 +14,7 @@ from .statistics import CONFIDENCE
 from .summary import interval
 
 _NOTHING = '-'
+_SEED_KEYS = ('label', *ARMS, 'difference')
 # Classes that a plot shows; of more, those with the largest gains and losses.
 _MOST_CLASSES = 30
 _METHOD = (
@@ -33,10 +34,13 @@ def terminal_table(summary: dict[str, Any]) -> str:
         [row['label'], *_cells(row)] for row in summary['metrics'] if row['difference'] is not None
     ]
     costs = [[row['label'], *_cost_cells(row)] for row in summary['costs']]
+    seeds = [[seed[key] for key in _SEED_KEYS] for seed in _seeds(summary)]
     lines = [
         summary['verdict']['sentence'],
         '',
         _table([header, *rows], right=4),
+        '',
+        _table([['mAP of each run', 'plain', 'distilled', 'difference'], *seeds], right=3),
         '',
         _table([['mean of the runs', 'plain', 'distilled', 'distilled / plain'], *costs], right=3),
         '',
@@ -52,20 +56,7 @@ def html_page(summary: dict[str, Any]) -> str:
         group: [_html_row(row) for row in metrics if row['group'] == group]
         for group in ('all', 'size', 'class')
     }
-    seeds = [
-        dict(
-            label=f'seed {seed}',
-            plain=f'{plain:.3f}',
-            distilled=f'{distilled:.3f}',
-            difference=f'{d:+.3f}',
-        )
-        for seed, plain, distilled, d in zip(
-            setting['seeds'],
-            metrics[0]['plain']['values'],
-            metrics[0]['distilled']['values'],
-            metrics[0]['difference']['values'],
-        )
-    ]
+    seeds = _seeds(summary)
     several = len(seeds) > 1
     return render_page(
         'comparison.html',
@@ -97,6 +88,16 @@ def html_page(summary: dict[str, Any]) -> str:
         method=[*_METHOD, _pairing(summary)],
         setting=_setting_rows(setting),
     )
+
+
+def _seeds(summary: dict) -> list[dict[str, str]]:
+    """Return the mAP of each run, one entry for a seed."""
+    row = summary['metrics'][0]
+    sides = [row[side]['values'] for side in (*ARMS, 'difference')]
+    return [
+        dict(zip(_SEED_KEYS, (f'seed {seed}', f'{plain:.3f}', f'{distilled:.3f}', f'{d:+.3f}')))
+        for seed, plain, distilled, d in zip(summary['setting']['seeds'], *sides)
+    ]
 
 
 def _subtitle(setting: dict) -> str:

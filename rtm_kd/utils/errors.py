@@ -18,7 +18,7 @@ import mmengine.runner.runner
 from mmengine.registry import build_from_cfg
 
 # What a full or forbidden disk answers; the user can mend it, and there is no bug to trace.
-_DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS)
+_DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 # How long the other processes of a distributed run leave it to the first to say an error.
 _SECONDS_FOR_THE_FIRST = 10

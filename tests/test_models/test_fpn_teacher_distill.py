@@ -254,6 +254,17 @@ def test_the_teacher_is_in_no_checkpoint_and_no_optimizer_and_copies_share_it(mo
     assert not any(parameter.requires_grad for parameter in model.teacher.parameters())
 
 
+def test_averaged_weights_follow_the_student(model_cfg):
+    model = MODELS.build(model_cfg)
+    # MMEngine's order: EMAHook first, then the initial weights.
+    ema = MODELS.build(dict(type='ExpMomentumEMA', model=model, update_buffers=True))
+    model.init_weights()
+    ema.update_parameters(model)
+    averaged = ema.module.state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(averaged[name], value, msg=name)
+
+
 def test_the_teacher_stays_as_it_was_while_the_student_trains(model_cfg):
     model = MODELS.build(model_cfg).train()
     model.init_weights()

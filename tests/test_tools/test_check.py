@@ -6,6 +6,7 @@ from helpers import ROOT
 from mmengine.registry import MODELS
 
 from rtm_kd.apis.check import check
+from rtm_kd.engine.optimizers import CpuAmpOptimWrapper
 from rtm_kd.utils import load_config
 
 TEACHER = str(ROOT / 'configs/custom_dataset/rtmdet_s_bccd.py')
@@ -38,6 +39,21 @@ def test_data_teacher_step_and_time_of_a_run(
     printed = capsys.readouterr().out
     assert 'train: 12 images' in printed and 'on 5 validation images' in printed
     assert not list(tmp_path.iterdir())
+
+
+def test_the_steps_are_those_of_a_run_with_mixed_precision(kd_config, options, monkeypatch, capsys):
+    seen = []
+    step = CpuAmpOptimWrapper.update_params
+    monkeypatch.setattr(
+        CpuAmpOptimWrapper,
+        'update_params',
+        lambda self, loss, *args, **kwargs: (seen.append(loss), step(self, loss, *args, **kwargs)),
+    )
+    options['max_epochs'] = 1
+    options['num_epochs_stage2'] = 0
+    check(kd_config, images=0, amp=True, cfg_options=options)
+    assert seen
+    assert 'the whole run: about 1 min' in capsys.readouterr().out
 
 
 def test_a_class_without_boxes_a_random_teacher_and_another_pipeline_are_pointed_out(

@@ -517,6 +517,8 @@ def test_the_table_has_each_size_and_class():
         assert f'| {label}' in table
     # Of this size there is nothing.
     assert 'small objects' not in table
+    row = next(line for line in table.splitlines() if line.startswith('| seed 1 '))
+    assert [cell.strip() for cell in row.strip('|').split('|')][1:] == ['0.420', '0.450', '+0.030']
 
 
 class _Page(html.parser.HTMLParser):

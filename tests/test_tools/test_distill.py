@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_what_it_leaves_is_a_plain_detector_and_the_command_to_test_it(run, monk
     monkeypatch.chdir(folder)
     command = shlex.split(said.splitlines()[-1].removeprefix('to test it: '))
     python, test, config, checkpoint = command
-    assert (python, test) == ('python', 'tools/test.py')
+    assert python == 'python' and (folder / test).samefile(ROOT / 'tools/test.py')
     cfg = load_config(config)
     with DefaultScope.overwrite_default_scope('mmyolo'):
         model = MODELS.build(cfg.model)
@@ -234,7 +235,12 @@ def test_weights_to_start_from_reach_the_student(run, here, unchecked, data_root
         (dict(train_teacher=True, batch_size=13), '--batch-size 13 is more than the 12 images'),
         (dict(train_teacher=True, img_size=100), 'multiple of 32.*100'),
         (dict(train_teacher=True, epochs=0), '--epochs must be above 0, got 0'),
-        (dict(train_teacher=True, config_out="it's"), "must not have a quote.*it's"),
+        (
+            dict(train_teacher=True, config_out="it's"),
+            "must not have a quote.*it's; give another with --config-out",
+        ),
+        (dict(train_teacher=True, config_out='student.pth'), 'student.pth is no folder.*--config'),
+        (dict(train_teacher=True, work_dir='student.pth/runs'), 'student.pth is no folder.*--work'),
         (dict(train_teacher=True, student='xs'), '--student must be one of tiny, s.*"xs"'),
         (dict(train_teacher=True, classes=['disc', 'disc']), "two classes of one name: 'disc'"),
     ],
@@ -246,6 +252,30 @@ def test_what_is_refused_leaves_no_config_behind(run, here, data_root, options, 
         dry(data_root, **options)
     assert '\n' not in str(refused.value)
     assert not (here / 'configs').exists() and not (here / 'work_dirs').exists()
+
+
+@pytest.mark.parametrize('option', ['config_out', 'work_dir'])
+def test_a_folder_that_can_not_be_written_is_found_before_anything_is_built(
+    here, data_root, monkeypatch, option
+):
+    (here / 'locked').mkdir()
+    # The superuser may write anywhere.
+    monkeypatch.setattr(os, 'access', lambda path, mode: Path(path).name != 'locked')
+    with pytest.raises(ValueError, match=f'locked.*--{option.replace("_", "-")}'):
+        dry(data_root, train_teacher=True, **{option: 'locked/new'})
+
+
+def test_a_dry_run_says_no_more_than_the_user_needs(here, data_root, capfd):
+    dry(data_root, train_teacher=True, amp=True, name='n')
+    said = capfd.readouterr()
+    lines = (said.out + said.err).splitlines()
+    assert not [line for line in lines if 'index' in line or 'registry' in line]
+    commands = [shlex.split(line.split(': ')[1]) for line in lines if line.startswith('to train')]
+    for command, config in zip(commands, ('rtmdet_s_n.py', 'kd_tiny_rtmdet_s_n.py')):
+        tool, trained, *options = command[1:]
+        assert (here / tool).samefile(ROOT / 'tools/train.py')
+        assert (here / trained).name == config
+        assert '--amp' in options
 
 
 def test_a_teacher_of_other_classes_is_pointed_out(run, here, unchecked, data_root, capsys):

@@ -300,14 +300,19 @@ def _contiguous(model: nn.Module) -> Iterator[None]:
     """Bring the weights into the usual memory format for a while.
 
     Random numbers fill a tensor in the order of its memory, so in channels_last the same ones
-    make another weight.
+    make another weight. Afterwards they are in the memory where they were, to which MMYOLO's EMA
+    holds on: it is built before the weights are initialised.
     """
     others = [parameter for parameter in model.parameters() if not parameter.is_contiguous()]
+    homes = [parameter.data for parameter in others]
     for parameter in others:
         parameter.data = parameter.data.contiguous()
-    yield
-    for parameter in others:
-        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for parameter, home in zip(others, homes):
+            home.copy_(parameter.data)
+            parameter.data = home
 
 
 def _set_inplace_false(model: nn.Module) -> None:
