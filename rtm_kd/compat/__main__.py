@@ -14,6 +14,7 @@ import sysconfig
 from pathlib import Path
 
 from rtm_kd.utils import UsageError, report_usage_errors
+from rtm_kd.utils.files import written_whole
 
 from . import mmcv_ext, package_configs
 
@@ -50,7 +51,8 @@ def enable() -> str:
         ValueError: If the site-packages can't be written.
     """
     try:
-        pth_file().write_text(pth_line(), encoding='ascii')
+        with written_whole(pth_file()) as part:
+            part.write_text(pth_line(), encoding='ascii')
     except OSError as error:
         raise _not_writable(error) from error
     return f'enabled: every Python process of this environment reads {pth_file()}'
