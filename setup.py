@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import sysconfig
 from importlib.metadata import distributions
@@ -8,6 +9,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
+METAFILE = HERE / 'configs' / 'metafile.yml'
 # They need the checkout around them.
 NOT_PACKAGED = shutil.ignore_patterns('__pycache__', 'quickstart.sh', 'run_tests.sh', 'soak.sh')
 
@@ -49,10 +51,17 @@ class BuildWithMim(build_py):
         for name in ('tools', 'model-index.yml'):
             put(HERE / name, mim / name)
         for path in (HERE / 'configs').iterdir():
-            put(path, mim / 'configs' / path.name)
             if path.suffix == '.py':
-                # MMEngine wants a folder in `package::folder/config.py`.
+                # MMEngine wants a folder in `package::folder/config.py`, and MIM no second file
+                # of the name.
                 put(path, mim / 'configs' / 'rtmdet' / path.name)
+            elif path.name != METAFILE.name:
+                put(path, mim / 'configs' / path.name)
+        metafile = METAFILE.read_text(encoding='utf-8')
+        metafile = re.sub(
+            '(?<=Config: )configs/(?=[^/]+$)', 'configs/rtmdet/', metafile, flags=re.M
+        )
+        (mim / 'configs' / METAFILE.name).write_text(metafile, encoding='utf-8')
 
 
 def copy(source: Path, target: Path) -> None:

@@ -1,8 +1,14 @@
+import shutil
 import subprocess
 import sys
+import venv
 import zipfile
+from collections import Counter
+from pathlib import Path
 
+import mmyolo
 import pytest
+import yaml
 from helpers import ROOT
 
 
@@ -11,8 +17,11 @@ def installed(tmp_path_factory):
     """A folder with the package as a wheel installs it."""
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'
-    # Not from the checkout, in which a build leaves folders.
-    subprocess.run(['git', 'clone', '-q', str(ROOT), str(source)], check=True)
+    # Not in the checkout, in which a build leaves folders.
+    names = subprocess.check_output(['git', 'ls-files', '-z'], cwd=ROOT, text=True).split('\0')
+    for name in filter(None, names):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
     subprocess.run(
         [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation']
         + ['-w', str(folder), str(source)],
@@ -24,10 +33,26 @@ def installed(tmp_path_factory):
     return folder / 'installed'
 
 
-def run(installed, folder, *args):
+@pytest.fixture(scope='module')
+def opted_in(installed, tmp_path_factory):
+    """The Python of an environment after ``python -m rtm_kd.compat enable``."""
+    folder = tmp_path_factory.mktemp('env')
+    venv.create(folder, symlinks=True)
+    python = folder / 'bin/python'
+    done = run(installed, folder, '-m', 'rtm_kd.compat', 'enable', python=python)
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+def run(installed, folder, *args, python=sys.executable):
+    packages = [path for path in sys.path if path.endswith('-packages')]
     return subprocess.run(
-        [sys.executable, '-W', 'ignore', *map(str, args)],
-        env={'PYTHONPATH': str(installed), 'PATH': ''},
+        [str(python), '-W', 'ignore', *map(str, args)],
+        env={
+            'PYTHONPATH': ':'.join([str(installed), *packages]),
+            'PATH': '',
+            'OMP_NUM_THREADS': '1',
+        },
         cwd=folder,
         capture_output=True,
         text=True,
@@ -69,10 +94,43 @@ def test_mim_finds_tools_and_index(installed, tmp_path):
     assert not list(mim.rglob('run_tests.sh'))
 
 
-def test_every_recipe_of_the_metafile_exists():
-    import yaml
+# Ours as the base, in a config as a person writes it beside MMYOLO's: one step of training.
+MINE = """
+_base_ = 'rtm_kd::custom_dataset/kd_tiny_rtmdet_s_bccd.py'
+model = dict(teacher_ckpt='random')
+dataset = dict(data_root={data_root!r}, metainfo=dict(classes=('disc', 'square', 'star')))
+loader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dataset)
+train_dataloader = val_dataloader = test_dataloader = loader
+val_evaluator = test_evaluator = dict(ann_file={data_root!r} + 'annotations/val.json')
+train_cfg = dict(max_epochs=1, val_interval=9, dynamic_intervals=None)
+custom_hooks = []
+"""
 
-    for index in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
-        for model in yaml.safe_load((ROOT / index).read_text())['Models']:
-            assert (ROOT / model['Config']).is_file()
-            assert model['Name'] == (ROOT / model['Config']).stem
+
+def test_mmyolos_own_tool_trains_on_a_base_of_ours(installed, opted_in, data_root, tmp_path):
+    (tmp_path / 'mine.py').write_text(MINE.format(data_root=f'{data_root}/'))
+    train = Path(mmyolo.__path__[0], '.mim/tools/train.py')
+    done = run(installed, tmp_path, train, 'mine.py', python=opted_in)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / 'work_dirs/mine').glob('*.pth'))
+
+
+def index_files(root):
+    return [
+        root / path for path in yaml.safe_load((root / 'model-index.yml').read_text())['Import']
+    ]
+
+
+def test_every_recipe_of_the_metafile_exists(installed):
+    for root in (ROOT, installed / 'rtm_kd' / '.mim'):
+        for index in index_files(root):
+            for model in yaml.safe_load(index.read_text())['Models']:
+                assert (root / model['Config']).is_file()
+                assert model['Name'] == Path(model['Config']).stem
+
+
+def test_mim_finds_each_config_by_its_name_alone(installed):
+    # "mim train rtm_kd CONFIG" looks through all of the package, and refuses what is there twice.
+    counted = Counter(path.name for path in (installed / 'rtm_kd').rglob('*_*.py'))
+    names = [path.name for path in (ROOT / 'configs').rglob('*.py')]
+    assert {name: counted[name] for name in names} == dict.fromkeys(names, 1)

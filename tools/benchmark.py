@@ -30,6 +30,7 @@ from rtm_kd.benchmarks import (  # noqa: E402
     start_up,
 )
 from rtm_kd.utils import UsageError, report_usage_errors  # noqa: E402
+from rtm_kd.utils.files import written_whole  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -137,8 +138,9 @@ def main() -> None:
             report['start'] = start = start_up(config, str(ROOT / 'tools/train.py'), data_root)
             for name, seconds in start.items():
                 print(f'start, {name}: {seconds:.1f} s, / plain: {seconds / start["plain"]:.2f}')
-    if args.json:
-        Path(args.json).write_text(json.dumps(report, indent=2))
+        if args.json:
+            with written_whole(Path(args.json)) as part:
+                part.write_text(json.dumps(report, indent=2))
 
 
 if __name__ == '__main__':

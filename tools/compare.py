@@ -7,7 +7,6 @@ Stopped with Ctrl-C, or killed, the same command goes on where it was.
 
 import argparse
 import os
-import sys
 
 from mmengine.config import DictAction
 
@@ -51,12 +50,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    try:
-        with report_usage_errors():
-            summary = compare(**args)
-    except KeyboardInterrupt:
-        print('\nstopped; the same command goes on from here', file=sys.stderr)
-        sys.exit(130)
+    with report_usage_errors('the same command goes on from here'):
+        summary = compare(**args)
     print(terminal_table(summary))
     print(f'report written to {os.path.join(summary["setting"]["work_dir"], "comparison.html")}')
 

@@ -20,7 +20,10 @@ _STATUSES = (2, 128 + signal.SIGTERM)
 
 def main() -> None:
     try:
-        run(parse_args(sys.argv[1:]))
+        words = sys.argv[1:]
+        if words in (['-h'], ['--help']):
+            print(__doc__)
+        run(parse_args(words))
     except SignalException as error:
         sys.exit(128 + error.sigval)
     except ChildFailedError as error:

@@ -2,7 +2,12 @@
 # dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each. Without a GPU,
 # GPUS is the number of processes, and they talk through gloo.
+# Example: bash tools/dist_test.sh configs/kd_tiny_rtmdet_s_neck_300e_coco.py epoch_300.pth 8
 set -euo pipefail
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit
+fi
 
 CONFIG=${1:?usage: dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]}
 CHECKPOINT=${2:?usage: dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]}

@@ -2,7 +2,12 @@
 # dist_train.sh CONFIG GPUS [arguments of train.py]
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each. Without a GPU,
 # GPUS is the number of processes, and they talk through gloo.
+# Example: bash tools/dist_train.sh configs/kd_tiny_rtmdet_s_neck_300e_coco.py 8 --amp
 set -euo pipefail
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit
+fi
 
 CONFIG=${1:?usage: dist_train.sh CONFIG GPUS [arguments of train.py]}
 GPUS=${2:?usage: dist_train.sh CONFIG GPUS [arguments of train.py]}

@@ -76,7 +76,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    with report_usage_errors():
+    with report_usage_errors('--resume goes on from the last checkpoint'):
         distill(templates=str(TEMPLATES), **args)
 
 

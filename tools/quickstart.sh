@@ -4,6 +4,10 @@
 # Usage: bash tools/quickstart.sh
 # PYTHON names the interpreter that makes .venv, 3.9 to 3.13.
 set -euo pipefail
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null
 
 out=work_dirs/quickstart

@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
 # Run the tests, in .venv, which is made the first time and then reused.
 # Usage: bash tools/run_tests.sh [pytest arguments; paths from the root of the repository]
+# Example: bash tools/run_tests.sh tests/test_models -k cwd
 # PYTHON names the interpreter that makes .venv.
 set -euo pipefail
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null
 
 python=.venv/bin/python

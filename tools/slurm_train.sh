@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
 # slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of train.py]
 # GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS say what to ask the cluster for.
+# Example: GPUS=16 bash tools/slurm_train.sh PARTITION JOB configs/kd_tiny_rtmdet_s_neck_300e_coco.py WORK_DIR
 set -euo pipefail
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit
+fi
 
 USAGE='usage: slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of train.py]'
 PARTITION=${1:?$USAGE}

@@ -4,6 +4,10 @@
 # Usage: bash tools/soak.sh
 # PYTHON names the interpreter that makes .venv; SOAK_SEED=N repeats the kills of a run.
 set -euo pipefail
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null
 
 bash tools/run_tests.sh -q -n 0 --hypothesis-profile=soak --hypothesis-show-statistics \

@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse_args())
     os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank')))
-    with report_usage_errors():
+    with report_usage_errors('--resume goes on from the last checkpoint'):
         train(**args)
 
 

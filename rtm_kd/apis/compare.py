@@ -25,6 +25,7 @@ from rtm_kd.comparison.run import write_json
 from rtm_kd.comparison.summary import summarise
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
+from rtm_kd.utils.files import written_whole
 
 from .checks import check_data_files, check_output_folder, check_values
 from .train import enable_amp
@@ -100,8 +101,9 @@ def compare(
         )
         summary = summarise(runs, teacher, reason, setting)
         write_json(folder / f'{REPORT}.json', summary)
-        (folder / f'{REPORT}.md').write_text(terminal_table(summary), encoding='utf-8')
-        (folder / f'{REPORT}.html').write_text(html_page(summary), encoding='utf-8')
+        for suffix, page in (('md', terminal_table(summary)), ('html', html_page(summary))):
+            with written_whole(folder / f'{REPORT}.{suffix}') as part:
+                part.write_text(page, encoding='utf-8')
     return summary
 
 

@@ -22,6 +22,7 @@ from rtm_kd.apis import train
 from rtm_kd.utils import UsageError, load_config, report_usage_errors
 from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint, student_state_dict
 from rtm_kd.utils.environment import machine, versions
+from rtm_kd.utils.files import written_whole
 
 from .evaluation import evaluate
 
@@ -94,9 +95,8 @@ def _bytes_of_weights(state_dict: dict[str, torch.Tensor]) -> int:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file that is there whole or not at all."""
-    part = path.with_name(path.name + '.part')
-    part.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
-    os.replace(part, path)
+    with written_whole(path) as part:
+        part.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
 
 
 def _end_with_parent() -> None:

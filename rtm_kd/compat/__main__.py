@@ -1,9 +1,12 @@
 """Let programs that do not import rtm_kd first run with an mmcv without operators.
 
 ``enable`` writes one line into the site-packages of this environment. From then on every
-Python process of the environment can import ``mmcv._ext``, compiled or not, so that
-MMYOLO's own ``tools/train.py`` starts. Whatever else rtm_kd mends comes with a config's
-``custom_imports = dict(imports=['rtm_kd'])``. ``disable`` takes the line back.
+Python process of the environment can import ``mmcv._ext``, compiled or not, and read a config
+whose base is ``rtm_kd::...``, so that MMYOLO's own ``tools/train.py`` starts. Whatever else
+rtm_kd mends comes with a config's ``custom_imports = dict(imports=['rtm_kd'])``. ``disable``
+takes the line back.
+
+Example: python -m rtm_kd.compat enable
 """
 
 import argparse
@@ -11,32 +14,34 @@ import sysconfig
 from pathlib import Path
 
 from rtm_kd.utils import UsageError, report_usage_errors
+from rtm_kd.utils.files import written_whole
 
-from . import mmcv_ext
+from . import mmcv_ext, package_configs
 
+_MODULES = (mmcv_ext, package_configs)
 # By path, since the package itself would load torch into every process; and silent if
-# the file is gone, since an uninstalled rtm_kd must not disturb anybody.
+# a file is gone, since an uninstalled rtm_kd must not disturb anybody.
 _AT_START = """
 import os
-path = {path}
-if os.path.isfile(path):
-    import importlib.util
-    spec = importlib.util.spec_from_file_location('_rtm_kd_mmcv_ext', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.enable()
+for path in {paths}:
+    if os.path.isfile(path):
+        import importlib.util
+        spec = importlib.util.spec_from_file_location('_rtm_kd_at_start', path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.enable()
 """
 
 
 def pth_file() -> Path:
-    return Path(sysconfig.get_paths()['purelib']) / 'rtm_kd_mmcv_ext.pth'
+    return Path(sysconfig.get_paths()['purelib']) / 'rtm_kd_compat.pth'
 
 
 def pth_line() -> str:
     """Return the line for :func:`pth_file`; Python executes those that begin with import."""
-    path = Path(mmcv_ext.__file__).resolve()
+    paths = [str(Path(module.__file__).resolve()) for module in _MODULES]
     # In ASCII: Python reads the file in an encoding that depends on version and locale.
-    return f'import sys; exec({_AT_START.format(path=ascii(str(path)))!a}, {{}})\n'
+    return f'import sys; exec({_AT_START.format(paths=ascii(paths))!a}, {{}})\n'
 
 
 def enable() -> str:
@@ -46,7 +51,8 @@ def enable() -> str:
         ValueError: If the site-packages can't be written.
     """
     try:
-        pth_file().write_text(pth_line(), encoding='ascii')
+        with written_whole(pth_file()) as part:
+            part.write_text(pth_line(), encoding='ascii')
     except OSError as error:
         raise _not_writable(error) from error
     return f'enabled: every Python process of this environment reads {pth_file()}'

@@ -1,13 +1,63 @@
 """Configs of this package as a base: ``_base_ = 'rtm_kd::rtmdet/...'``.
 
 For: mmengine <= 0.10.7.
-Fault: MMEngine reads ``package::config`` for a list of packages that it knows by name alone.
-Here: this package is put on the list.
-Can go: when MMEngine asks the package instead of a list.
+Fault: MMEngine reads ``package::config`` for a list of packages that it knows by name alone,
+and of one that is installed with ``pip install -e`` it looks for the configs in site-packages.
+Here: this package is put on the list, and said where it is, as soon as MMEngine is loaded.
+Can go: when MMEngine asks the package itself.
+
+Only the standard library is imported at the top: with the opt-in of
+``python -m rtm_kd.compat enable`` this file runs at the start of every Python process.
 """
 
-from mmengine.config.utils import MODULE2PACKAGE
+import functools
+import importlib.abc
+import os
+import sys
+from importlib.machinery import PathFinder
+from types import ModuleType
+
+PACKAGE = 'rtm_kd'
+# They read package::config.
+MODULES = ('mmengine.config.config', 'mmengine.hub.hub')
+_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _tell(module: ModuleType) -> None:
+    sys.modules['mmengine.config.utils'].MODULE2PACKAGE.setdefault(PACKAGE, PACKAGE)
+    installed_path = module.get_installed_path
+    if not hasattr(installed_path, PACKAGE):
+
+        @functools.wraps(installed_path)
+        def get_installed_path(package: str) -> str:
+            return _FOLDER if package == PACKAGE else installed_path(package)
+
+        setattr(get_installed_path, PACKAGE, True)
+        module.get_installed_path = get_installed_path
+
+
+class PackageConfigsFinder(importlib.abc.MetaPathFinder):
+    """Finds these modules as Python does, and tells them when they are loaded."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in MODULES:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def load_and_tell(module: ModuleType) -> None:
+                load(module)
+                _tell(module)
+
+            spec.loader.exec_module = load_and_tell
+        return spec
 
 
 def enable() -> None:
-    MODULE2PACKAGE.setdefault('rtm_kd', 'rtm_kd')
+    for name in MODULES:
+        if name in sys.modules:
+            _tell(sys.modules[name])
+    # By name: the opt-in loads this file under another module name.
+    if not any(type(finder).__name__ == PackageConfigsFinder.__name__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, PackageConfigsFinder())

@@ -14,6 +14,7 @@ from torch import nn
 from rtm_kd.compat.checkpoint_load import check_hash
 
 from .errors import UsageError
+from .files import written_whole
 
 STUDENT_PREFIX = 'architecture.'
 # A file that OpenMMLab published: <date>_<time>-<hash>.pth
@@ -285,7 +286,5 @@ def save_detector(content: dict[str, Any], target: Path) -> None:
     """
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside and renamed: a kill leaves the old file or the new one, never half.
-    part = target.with_name(target.name + '.part')
-    torch.save(dict(meta=meta, state_dict=student_state_dict(content['state_dict'])), part)
-    os.replace(part, target)
+    with written_whole(target) as part:
+        torch.save(dict(meta=meta, state_dict=student_state_dict(content['state_dict'])), part)

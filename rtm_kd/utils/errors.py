@@ -52,14 +52,25 @@ def near_misses(name: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def report_usage_errors() -> Iterator[None]:
+def report_usage_errors(after_ctrl_c: str = '') -> Iterator[None]:
     """Print a :class:`UsageError` or a full disk as one line and exit with status 2.
 
     In a distributed run the first process speaks, and another one only if the first does not
-    exit; all of them exit. ``python -X dev`` shows the traceback as well.
+    exit; all of them exit. Ctrl-C is a line as well, and status 130. ``python -X dev`` shows the
+    traceback as well.
+
+    Args:
+        after_ctrl_c (str): What to do to go on, to be said after Ctrl-C.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if sys.flags.dev_mode:
+            raise
+        if _rank() == '0':
+            # The line on which a terminal shows ^C, or a progress bar, ends here.
+            print('\nstopped' + ('; ' + after_ctrl_c if after_ctrl_c else ''), file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except UsageError as error:
         _exit_with(str(error), error)
     except OSError as error:
@@ -110,6 +121,10 @@ def _part_being_built(error: Exception) -> Optional[str]:
     return part
 
 
+def _rank() -> str:
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
+
+
 def _line(text: object) -> str:
     return ' '.join(str(text).split())
 
@@ -117,7 +132,7 @@ def _line(text: object) -> str:
 def _exit_with(message: str, error: Exception) -> None:
     if sys.flags.dev_mode:
         raise error
-    rank = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
+    rank = _rank()
     if rank != '0':
         # The first process says the same, unless only this one has met the error. Whoever ends
         # first, its launcher ends the others.

@@ -1,7 +1,7 @@
 """HTML pages that need nothing but themselves."""
 
 import base64
-import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.files import written_whole
 
 _JPEG_QUALITY = 82
 _PAGES = Environment(
@@ -55,11 +56,10 @@ def check_can_write(path: Path) -> None:
     """
     if path.is_dir():
         raise UsageError(f'{path} is a folder; give the name of a file, {path / "report.html"} say')
-    part = _part(path)
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        part.unlink()
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
 
 
 def write_page(path: Path, page: str) -> None:
@@ -68,14 +68,8 @@ def write_page(path: Path, page: str) -> None:
     Raises:
         ValueError: If it can't be written there.
     """
-    part = _part(path)
-    with _named_errors(path):
+    with _named_errors(path), written_whole(path) as part:
         part.write_text(page, encoding='utf-8', errors='replace')
-        os.replace(part, path)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + '.part')
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 from mmcv import _ext
 
 from rtm_kd.compat import __main__ as opt_in
-from rtm_kd.compat import mmcv_ext
+from rtm_kd.compat import mmcv_ext, package_configs
 from rtm_kd.utils import UsageError
 
 supplied = pytest.mark.skipif(
@@ -20,13 +20,14 @@ START = """
 import site, sys
 sys.stderr = sys.stdout
 site.addsitedir('.')
-print(type(sys.meta_path[-1]).__name__)
+print([type(finder).__name__ for finder in sys.meta_path if not isinstance(finder, type)])
 """
+OURS = "['PackageConfigsFinder', 'MmcvExtFinder']"
 
 
 @pytest.fixture
 def pth_file(tmp_path, monkeypatch):
-    path = tmp_path / 'rtm_kd_mmcv_ext.pth'
+    path = tmp_path / 'rtm_kd_compat.pth'
     monkeypatch.setattr(opt_in, 'pth_file', lambda: path)
     return path
 
@@ -66,33 +67,45 @@ def test_mmdet_can_be_imported_without_rtm_kd_in_an_opted_in_environment(run_pyt
     assert missing == "No module named 'mmcv._ext'"
 
 
-def test_a_start_of_python_loads_the_finder_and_nothing_heavy(run_python, pth_file):
+def test_a_start_of_python_loads_the_finders_and_nothing_heavy(run_python, pth_file):
     opt_in.enable()
 
     output = run_python(
         START + "print({'mmcv', 'mmengine', 'numpy', 'rtm_kd', 'torch'} & {*sys.modules})", '-S'
     )
 
-    assert output.splitlines() == ['MmcvExtFinder', 'set()']
+    assert output.splitlines() == [OURS, 'set()']
 
 
-def test_an_uninstalled_rtm_kd_disturbs_nobody(run_python, pth_file, monkeypatch, tmp_path):
-    monkeypatch.setattr(mmcv_ext, '__file__', str(tmp_path / 'gone' / 'mmcv_ext.py'))
+@pytest.fixture
+def copies(monkeypatch, tmp_path):
+    """Let the opt-in name copies of the modules, in a folder of some name."""
+
+    def copy(name, exist=True):
+        folder = tmp_path / name
+        folder.mkdir()
+        for module in (mmcv_ext, package_configs):
+            target = folder / Path(module.__file__).name
+            if exist:
+                shutil.copy(module.__file__, target)
+            monkeypatch.setattr(module, '__file__', str(target))
+
+    return copy
+
+
+def test_an_uninstalled_rtm_kd_disturbs_nobody(run_python, pth_file, copies):
+    copies('gone', exist=False)
     opt_in.enable()
 
-    # The last of Python's own finders is a class.
-    assert run_python(START, '-S').split() == ['type']
+    assert run_python(START, '-S').split() == ['[]']
 
 
 @pytest.mark.parametrize('folder', ["it's", 'a "quoted" one', 'größer', '{braces}'])
-def test_any_path_is_taken(run_python, pth_file, monkeypatch, tmp_path, folder):
-    (tmp_path / folder).mkdir()
-    copy = tmp_path / folder / 'mmcv_ext.py'
-    shutil.copy(mmcv_ext.__file__, copy)
-    monkeypatch.setattr(mmcv_ext, '__file__', str(copy))
+def test_any_path_is_taken(run_python, pth_file, copies, folder):
+    copies(folder)
     opt_in.enable()
 
-    assert run_python(START, '-S').split() == ['MmcvExtFinder']
+    assert run_python(START, '-S').strip() == OURS
 
 
 def test_status_tells_what_is_the_case(pth_file, monkeypatch):
@@ -115,7 +128,7 @@ def test_the_file_lies_where_python_looks_for_it():
 @pytest.mark.parametrize('action', [opt_in.enable, opt_in.disable])
 def test_site_packages_that_cannot_be_written(monkeypatch, tmp_path, action):
     (tmp_path / 'file').touch()
-    monkeypatch.setattr(opt_in, 'pth_file', lambda: tmp_path / 'file' / 'rtm_kd_mmcv_ext.pth')
+    monkeypatch.setattr(opt_in, 'pth_file', lambda: tmp_path / 'file' / 'rtm_kd_compat.pth')
 
-    with pytest.raises(UsageError, match=r'cannot change .*rtm_kd_mmcv_ext\.pth.*of your own'):
+    with pytest.raises(UsageError, match=r'cannot change .*rtm_kd_compat\.pth.*of your own'):
         action()

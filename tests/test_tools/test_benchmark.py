@@ -1,5 +1,8 @@
+import json
+
+import helpers
 import pytest
-from helpers import ROOT
+from helpers import ROOT, as_arguments, run_tool
 
 from rtm_kd import benchmarks
 from rtm_kd.benchmarks import steps
@@ -65,3 +68,20 @@ def test_refuses_to_compare_different_images(monkeypatch, tmp_path):
 def test_refuses_an_unknown_variant():
     with pytest.raises(ValueError, match='fastest'):
         benchmarks.benchmark(KD_CONFIG, variants=('plain', 'fastest'))
+
+
+def test_the_tool_prints_a_table_and_writes_the_figures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ['--size', 64, '--batch', 2, '--steps', 1, '--variants', 'plain', 'rtm_kd default']
+    printed = run_tool('benchmark.py', 'tiny-s', *arguments, '--json', 'figures.json')
+    assert '| plain |' in printed and '| rtm_kd default |' in printed
+    results = json.loads((tmp_path / 'figures.json').read_text())['results']
+    assert set(results) == {'plain', 'rtm_kd default'}
+
+
+def test_the_fast_paths_are_held_against_the_reference(distilled, options):
+    options.update(train_batch_size_per_gpu=1)
+    del options['experiment_name'], options['visualizer.name']
+    arguments = ['--error', distilled / 'epoch_1.pth', '--cfg-options', *as_arguments(options)]
+    printed = run_tool('benchmark.py', helpers.KD_CONFIG, *arguments)
+    assert 'norm and divergence in one: loss mean' in printed

@@ -90,12 +90,16 @@ def markdown(result: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('folder', type=Path, help='with the work dirs teacher, plain and distilled')
-    folder = parser.parse_args().folder
+    return parser.parse_args()
+
+
+def main() -> None:
+    folder = parse_args().folder
     with report_usage_errors():
         result = summarise(folder)
         (folder / 'report.json').write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')

@@ -1,12 +1,12 @@
 """COCO annotations as the converters write them, with an account of what was left out."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.files import written_whole
 
 # Examples of each fault that a summary names.
 _NAMED = 3
@@ -146,7 +146,6 @@ def describe_dropped(dropped: dict[str, list[str]]) -> Iterable[str]:
 def write_coco(content: dict[str, Any], path: Path) -> None:
     """Write COCO annotations; whoever is killed leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    # As ASCII: pycocotools reads in whatever encoding the machine is set to.
-    part.write_text(json.dumps(content), encoding='ascii')
-    os.replace(part, path)
+    with written_whole(path) as part:
+        # As ASCII: pycocotools reads in whatever encoding the machine is set to.
+        part.write_text(json.dumps(content), encoding='ascii')

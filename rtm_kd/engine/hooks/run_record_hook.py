@@ -1,6 +1,5 @@
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from rtm_kd.registry import HOOKS
+from rtm_kd.utils.files import written_whole
 
 #: A line for each beginning, epoch and evaluation of the run, in its work dir.
 RECORDS = 'records.jsonl'
@@ -105,9 +105,8 @@ class RunRecordHook(Hook):
     def _write_position(self, runner: Runner, done: int) -> None:
         self._written = time.time()
         position = dict(self._begin, iter=done, now=self._written)
-        part = Path(runner.work_dir, POSITION + '.part')
-        part.write_text(json.dumps(position), encoding='utf-8')
-        os.replace(part, Path(runner.work_dir, POSITION))
+        with written_whole(Path(runner.work_dir, POSITION)) as part:
+            part.write_text(json.dumps(position), encoding='utf-8')
 
 
 def digest_of_student(model: nn.Module) -> str:

@@ -1,0 +1,107 @@
+"""Ctrl-C ends a tool with one line and status 130, and leaves nothing half-written."""
+
+import signal
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from helpers import KD_CONFIG, as_arguments, run_tool
+
+from rtm_kd.compat import __main__ as opt_in
+
+STEP = 'rtm_kd.models.algorithms.fpn_teacher_distill.FpnTeacherDistill.loss'
+VOC = """<annotation><filename>a.png</filename>
+<size><width>9</width><height>9</height><depth>3</depth></size>
+<object><name>cell</name><difficult>0</difficult>
+<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></object></annotation>"""
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch, capsys):
+    """Press Ctrl-C when a function is called, and return what the program then says."""
+
+    def press(function, program):
+        with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
+            patched.setattr(function, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+            program()
+        assert ended.value.code == 130
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith('stopped')
+        return said
+
+    return press
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob('*') if path.is_file())
+
+
+@pytest.mark.parametrize('name', ['train.py', 'check.py'])
+def test_in_a_step(name, ctrl_c, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options.pop('experiment_name'), options.pop('visualizer.name')
+    said = ctrl_c(STEP, lambda: run_tool(name, KD_CONFIG, '--cfg-options', *as_arguments(options)))
+    assert ('--resume' in said) == (name == 'train.py')
+    assert not [path for path in files(tmp_path) if path.suffix in ('.part', '.pth')]
+
+
+def test_distill_goes_on_with_resume(ctrl_c, data_root, distilled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ['--data-root', data_root, '--student', 'tiny', '--teacher', 's', '--train-teacher']
+    arguments += ['--epochs', 2, '--img-size', 64, '--num-workers', 0, '--name', 'mine']
+    moment = 'mmengine.runner.loops.EpochBasedTrainLoop.run_iter'
+    said = ctrl_c(moment, lambda: run_tool('distill.py', *arguments))
+    assert said == 'stopped; --resume goes on from the last checkpoint'
+
+
+def test_while_testing(ctrl_c, distilled, options, tmp_path):
+    arguments = [KD_CONFIG, distilled / 'epoch_3.pth', '--work-dir', tmp_path / 'test']
+    arguments += ['--out', tmp_path / 'out.pkl', '--cfg-options', *as_arguments(options)]
+    ctrl_c('mmengine.runner.loops.TestLoop.run_iter', lambda: run_tool('test.py', *arguments))
+    assert not (tmp_path / 'out.pkl').exists()
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A picture with a box, in YOLO's and in VOC's format."""
+    for folder in ('images', 'labels', 'JPEGImages', 'Annotations'):
+        (tmp_path / 'data' / folder).mkdir(parents=True)
+    for folder in ('images', 'JPEGImages'):
+        cv2.imwrite(str(tmp_path / 'data' / folder / 'a.png'), np.zeros((9, 9, 3), np.uint8))
+    (tmp_path / 'data/labels/a.txt').write_text('0 0.5 0.5 0.4 0.4')
+    (tmp_path / 'data/classes.txt').write_text('cell')
+    (tmp_path / 'data/Annotations/a.xml').write_text(VOC)
+    return tmp_path / 'data'
+
+
+@pytest.mark.parametrize(
+    'name, arguments',
+    [
+        ('analysis_tools/report.py', ['{distilled}', '--images', '0', '--out', '{out}/page.html']),
+        (
+            'model_converters/convert_kd_ckpt_to_student.py',
+            ['{distilled}/epoch_3.pth', '--out-path', '{out}'],
+        ),
+        ('dataset_converters/yolo2coco.py', ['{dataset}', '{out}']),
+        ('dataset_converters/voc2coco.py', ['{dataset}', '{out}']),
+    ],
+)
+def test_while_writing(name, arguments, ctrl_c, distilled, dataset, tmp_path):
+    folders = dict(distilled=distilled, dataset=dataset, out=tmp_path / 'out')
+    arguments = [argument.format(**folders) for argument in arguments]
+    # The moment before the file takes its place; without Ctrl-C there would be one.
+    ctrl_c('os.replace', lambda: run_tool(name, *arguments))
+    assert files(tmp_path / 'out') == []
+    run_tool(name, *arguments)
+    assert len(files(tmp_path / 'out')) == 1
+
+
+def test_the_opt_in(ctrl_c, tmp_path, monkeypatch):
+    path = tmp_path / 'rtm_kd_compat.pth'
+    monkeypatch.setattr(opt_in, 'pth_file', lambda: path)
+    monkeypatch.setattr(sys, 'argv', ['rtm_kd.compat', 'enable'])
+    ctrl_c('os.replace', opt_in.main)
+    assert files(tmp_path) == []
+    opt_in.main()
+    assert files(tmp_path) == [path]
