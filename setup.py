@@ -85,6 +85,7 @@ setup(
     install_requires=requirements(),
     cmdclass={'build_py': BuildWithMim},
     extras_require={
-        'tests': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff'],
+        'export': ['onnx', 'onnxruntime'],
+        'tests': ['hypothesis', 'onnx', 'onnxruntime', 'pytest', 'pytest-xdist', 'ruff'],
     },
 )

@@ -3,6 +3,7 @@
 Examples:
     python tools/benchmark.py tiny-s --size 320 --batch 4
     python tools/benchmark.py CONFIG --error CHECKPOINT --cfg-options teacher_ckpt=teacher.pth
+    python tools/benchmark.py CONFIG --exported CHECKPOINT --threads 1
 """
 
 import argparse
@@ -25,6 +26,7 @@ from rtm_kd.benchmarks import (  # noqa: E402
     PARTS,
     VARIANTS,
     benchmark,
+    exported,
     fast_path_error,
     own_share,
     start_up,
@@ -70,7 +72,17 @@ def parse_args() -> argparse.Namespace:
         "reference's, for this checkpoint of the distillation CONFIG, on its own data",
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, help='with --error, as train.py'
+        '--exported',
+        metavar='CHECKPOINT',
+        help='instead of steps: an image through the detector of CONFIG, in PyTorch and in each '
+        'format of tools/export.py, on the CPU',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        help='with --error and --exported, as train.py',
     )
     parser.add_argument('--json', help='write the figures to this file')
     return parser.parse_args()
@@ -105,6 +117,16 @@ def main() -> None:
                 for key, values in error.items()
             ]
             print(f'{name}: ' + '; '.join(figures))
+        return
+    if args.exported:
+        with report_usage_errors():
+            report = exported(args.config, args.exported, args.cfg_options, args.steps)
+        for name, figures in report.items():
+            ratio = figures['seconds'] / report['pytorch']['seconds']
+            print(
+                f'{name}: {figures["seconds"] * 1000:.1f} ms, / pytorch: {ratio:.2f}, '
+                f'{figures["bytes"] / 1e6:.1f} MB'
+            )
         return
     with report_usage_errors():
         if args.device == 'cuda' and not torch.cuda.is_available():

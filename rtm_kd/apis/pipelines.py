@@ -19,7 +19,7 @@ def check_pipelines(cfg: Config) -> list[str]:
     Returns:
         list[str]: A sentence for each difference; empty if there is none.
     """
-    first = _shaping(_whole_pipeline((cfg.get('train_dataloader') or {}).get('dataset')))
+    first = shaping_of(cfg, 'train')
     last, when = first, 'training'
     found = []
     for hook in cfg.get('custom_hooks') or []:
@@ -33,7 +33,7 @@ def check_pipelines(cfg: Config) -> list[str]:
                 )
     splits: dict[str, list[str]] = {}
     for split in ('val', 'test'):
-        tested = _shaping(_whole_pipeline((cfg.get(f'{split}_dataloader') or {}).get('dataset')))
+        tested = shaping_of(cfg, split)
         differences = [
             f'{what} {_said(its)} instead of {_said(mine)}'
             for what, mine, its in (
@@ -57,7 +57,7 @@ def check_pipelines(cfg: Config) -> list[str]:
 
 
 @dataclass
-class _Shaping:
+class Shaping:
     """How a pipeline brings images to the model's size; None where it does not say."""
 
     size: Optional[tuple] = None  # width, height
@@ -66,8 +66,18 @@ class _Shaping:
     colour: Optional[tuple] = None
 
 
-def _shaping(pipeline: list[dict]) -> _Shaping:
-    shaping = _Shaping()
+def shaping_of(cfg: Config, split: str) -> Shaping:
+    """Return how the images of a split are brought to the model's size.
+
+    Args:
+        cfg (Config): The whole config.
+        split (str): ``'train'``, ``'val'`` or ``'test'``.
+    """
+    return _shaping(_whole_pipeline((cfg.get(f'{split}_dataloader') or {}).get('dataset')))
+
+
+def _shaping(pipeline: list[dict]) -> Shaping:
+    shaping = Shaping()
     for transform in pipeline:
         kind = _kind(transform)
         if kind == 'LetterResize':

@@ -1,5 +1,6 @@
 """What distilling costs; see docs/performance.md and tools/benchmark.py."""
 
+from .exported import exported
 from .fast_path_error import fast_path_error
 from .own_share import own_share
 from .start_up import start_up
@@ -10,6 +11,7 @@ __all__ = [
     'PARTS',
     'VARIANTS',
     'benchmark',
+    'exported',
     'fast_path_error',
     'mmrazor_cfg',
     'own_share',

@@ -1,0 +1,177 @@
+"""From the pixels of an image to the boxes and scores of every prior, as MMYOLO computes them."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from rtm_kd.models.algorithms.teacher_precision import fold_batch_norms
+from rtm_kd.utils.errors import UsageError
+
+# What of `test_cfg.nms` is understood; `split_thr` changes the speed of mmcv's, not its result.
+_NMS_KEYS = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which boxes a detector returns: the ``test_cfg`` of MMYOLO's heads.
+
+    Attributes:
+        score_thr (float): Scores have to be above it.
+        nms_pre (int): How many boxes of an image NMS gets at most.
+        multi_label (bool): Whether a prior can be of several classes.
+        iou_threshold (float): A box that overlaps a better one by more is dropped.
+        class_agnostic (bool): Whether a box of another class counts as well.
+        min_bbox_size (float): Boxes have to be wider and higher, in pixels; below 0 for all.
+        max_per_img (int, optional): How many boxes of an image are kept, None for all.
+    """
+
+    score_thr: float
+    nms_pre: int
+    multi_label: bool
+    iou_threshold: float
+    class_agnostic: bool
+    min_bbox_size: float
+    max_per_img: Optional[int]
+
+    @classmethod
+    def from_test_cfg(cls, test_cfg: dict, num_classes: int) -> 'Selection':
+        """Read the ``test_cfg`` of a head.
+
+        Raises:
+            ValueError: If it asks for another NMS than the plain one.
+        """
+        nms = dict(test_cfg['nms'])
+        if nms.get('type', 'nms') != 'nms' or not nms.keys() <= _NMS_KEYS:
+            raise UsageError(
+                f'model.test_cfg.nms is {nms}, and an exported file can hold only '
+                "dict(type='nms', iou_threshold=...); set that, or leave --with-nms out"
+            )
+        return cls(
+            score_thr=test_cfg.get('score_thr', -1),
+            nms_pre=test_cfg.get('nms_pre', 100000),
+            multi_label=test_cfg.get('multi_label', False) and num_classes > 1,
+            iou_threshold=nms['iou_threshold'],
+            class_agnostic=nms.get('class_agnostic', False),
+            min_bbox_size=test_cfg.get('min_bbox_size', -1),
+            max_per_img=None if test_cfg.get('yolox_style') else test_cfg['max_per_img'],
+        )
+
+
+class DetectionNetwork(nn.Module):
+    """A detector up to NMS, with nothing in its way that a tracer can't follow.
+
+    Colours and normalisation are those of the model's ``data_preprocessor``, decoding and scores
+    those of MMYOLO's ``YOLOv5Head.predict_by_feat``, which RTMDet's head and most others inherit.
+
+    Args:
+        model (BaseModel): A detector with its weights. It is copied.
+        half (bool): Backbone, neck and head in float16. Boxes are decoded in float32 all the
+            same: float16 knows no half pixels above 1024.
+
+    Raises:
+        ValueError: If the detector has another head.
+    """
+
+    def __init__(self, model: BaseModel, half: bool = False) -> None:
+        super().__init__()
+        _check_head(model)
+        model = copy.deepcopy(model).eval()
+        fold_batch_norms(model, kept=set())
+        self.dtype = torch.float16 if half else torch.float32
+        preprocessor = model.data_preprocessor
+        self.takes_rgb = preprocessor._channel_conversion
+        self.normalises = preprocessor._enable_normalize
+        if self.normalises:
+            self.register_buffer('mean', preprocessor.mean.float())
+            self.register_buffer('std', preprocessor.std.float())
+        self.score_thr = model.bbox_head.test_cfg.get('score_thr', -1)
+        self.yolox_style = model.bbox_head.test_cfg.get('yolox_style', False)
+        self.num_classes = model.bbox_head.num_classes
+        self.bbox_coder = model.bbox_head.bbox_coder
+        self.strides = [float(stride) for stride in model.bbox_head.featmap_strides]
+        for level, base in enumerate(_base_priors(model.bbox_head.prior_generator)):
+            self.register_buffer(f'base_priors_{level}', base.float())
+        model.to(self.dtype)
+        self.backbone, self.neck = model.backbone, model.neck if model.with_neck else None
+        self.bbox_head = model.bbox_head
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute what the detector sees.
+
+        Args:
+            images (Tensor): uint8 of shape (N, 3, H, W), in RGB; H and W multiples of 32.
+
+        Returns:
+            tuple[Tensor, Tensor]: For each of P priors the box as x1, y1, x2, y2 in pixels of
+            the input, shape (N, P, 4), and the score of each class, shape (N, P, C).
+        """
+        images = images.float() if self.takes_rgb else images.float().flip(1)
+        if self.normalises:
+            images = (images - self.mean) / self.std
+        features = self.backbone(images.to(self.dtype))
+        if self.neck is not None:
+            features = self.neck(features)
+        cls_scores, bbox_preds, *objectnesses = (
+            [level.float() for level in levels] for levels in self.bbox_head(features)
+        )
+        scores = _flat(cls_scores, self.num_classes).sigmoid()
+        if objectnesses:
+            objectness = _flat(objectnesses[0], 1).sigmoid()
+            scores = scores * objectness
+            if self.score_thr > 0 and not self.yolox_style:
+                scores = scores * (objectness > self.score_thr)
+        priors, strides = self._priors(bbox_preds)
+        return self.bbox_coder.decode(priors[None], _flat(bbox_preds, 4), strides), scores
+
+    def _priors(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what the head's prior generator would, and the stride of each, by tensors alone.
+
+        MMDetection's asks for the sizes as numbers, which a tracer writes down as constants.
+        """
+        priors, strides = [], []
+        for index, level in enumerate(levels):
+            base = getattr(self, f'base_priors_{index}')
+            ones = torch.ones_like(level[0, 0])
+            grid = torch.stack([ones.cumsum(1) - 1, ones.cumsum(0) - 1], dim=-1)
+            shifts = grid.reshape(-1, 1, 2) * self.strides[index]
+            if base.shape[1] == 4:
+                shifts = torch.cat([shifts, shifts], dim=-1)
+            priors.append((shifts + base).reshape(-1, base.shape[1]))
+            strides.append(torch.full_like(priors[-1][:, 0], self.strides[index]))
+        return torch.cat(priors), torch.cat(strides)
+
+
+def _flat(levels: list[Tensor], channels: int) -> Tensor:
+    """Join maps of shape (N, priors * channels, H, W) into (N, P, channels)."""
+    return torch.cat(
+        [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, channels) for level in levels],
+        dim=1,
+    )
+
+
+def _base_priors(generator: Any) -> list[Tensor]:
+    """Return the priors of each level at its first place: (A, 2) as x, y or (A, 4) as a box."""
+    if hasattr(generator, 'base_anchors'):
+        return list(generator.base_anchors)
+    return [
+        torch.tensor([[width, height]]) * generator.offset for width, height in generator.strides
+    ]
+
+
+def _check_head(model: BaseModel) -> None:
+    head = getattr(model, 'bbox_head', None)
+    # By name: nothing of MMYOLO is imported here.
+    predicts = getattr(getattr(head, 'predict_by_feat', None), '__qualname__', None)
+    if predicts != 'YOLOv5Head.predict_by_feat':
+        what = f'the head {type(head).__name__}' if head is not None else 'no bbox_head'
+        raise UsageError(
+            f'a {type(model).__name__} with {what} can be exported as pth only: ONNX and '
+            'TorchScript are for the heads of MMYOLO that find boxes and nothing else, those of '
+            'RTMDet, YOLOv5, YOLOv6, YOLOv7, YOLOv8, YOLOX and PP-YOLOE'
+        )

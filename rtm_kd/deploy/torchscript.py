@@ -1,0 +1,195 @@
+"""TorchScript: a file that plain torch runs."""
+
+import io
+import warnings
+import zipfile
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from .network import DetectionNetwork, Selection
+from .tracing import traced
+
+
+def to_torchscript(
+    network: DetectionNetwork,
+    input_size: tuple[int, int],
+    selection: Optional[Selection],
+    dynamic: bool,
+    metadata: dict[str, str],
+) -> bytes:
+    """Return a detector as a TorchScript file.
+
+    Args:
+        network (DetectionNetwork): The detector.
+        input_size (tuple[int, int]): Width and height of its images.
+        selection (Selection, optional): Which boxes to return, None for all and without NMS.
+        dynamic (bool): Whether it takes other numbers and sizes of images as well.
+        metadata (dict[str, str]): Name -> text, each an extra file of the archive.
+
+    Raises:
+        ValueError: If this torch can't run the network, in float16 say.
+    """
+    height, width = (0, 0) if dynamic else input_size[::-1]
+    detector = _Candidates(traced(network), height, width)
+    if selection is not None:
+        detector = Detector(detector, selection)
+    with warnings.catch_warnings():
+        # Newer versions of torch advise against its formats.
+        warnings.simplefilter('ignore')
+        program = torch.jit.script(detector.eval())
+        file = io.BytesIO()
+        torch.jit.save(program, file, _extra_files=metadata)
+    return _without_debug_info(file)
+
+
+def _without_debug_info(archive: io.BytesIO) -> bytes:
+    """Leave out where each operation comes from: paths of this machine, and lines of source."""
+    stripped = io.BytesIO()
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(stripped, 'w') as target:
+        for entry in source.infolist():
+            if not entry.filename.endswith('.debug_pkl'):
+                target.writestr(entry, source.read(entry))
+    return stripped.getvalue()
+
+
+class _Candidates(nn.Module):
+    """A traced network that refuses the images it was not traced for."""
+
+    def __init__(self, network: Any, height: int, width: int) -> None:
+        super().__init__()
+        self.network, self.height, self.width = network, height, width
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.dim() != 4 or images.dtype != torch.uint8:
+            raise ValueError('expected images as uint8 of shape (N, 3, height, width), in RGB')
+        size = images.shape[2:]
+        if self.height > 0 and (size[0] != self.height or size[1] != self.width):
+            raise ValueError(
+                f'expected images of height {self.height} and width {self.width}, got '
+                f'{size[0]} and {size[1]}; export with --dynamic for other sizes'
+            )
+        if size[0] % 32 != 0 or size[1] % 32 != 0:
+            raise ValueError(
+                f'expected height and width to be multiples of 32, got {size[0]} and {size[1]}'
+            )
+        return self.network(images)
+
+
+class Detector(nn.Module):
+    """What comes after the network, of MMYOLO's ``predict_by_feat`` and mmcv's ``batched_nms``.
+
+    The order of the steps is theirs, down to rounding: NMS compares boxes in pixels of the
+    photograph, moved apart class by class.
+    """
+
+    def __init__(self, candidates: _Candidates, selection: Selection) -> None:
+        super().__init__()
+        self.candidates = candidates
+        self.score_thr = float(selection.score_thr)
+        self.nms_pre = int(selection.nms_pre)
+        self.multi_label = bool(selection.multi_label)
+        self.iou_threshold = float(selection.iou_threshold)
+        self.class_agnostic = bool(selection.class_agnostic)
+        self.min_bbox_size = float(selection.min_bbox_size)
+        self.max_per_img = -1 if selection.max_per_img is None else int(selection.max_per_img)
+
+    def forward(
+        self, images: Tensor, scale_factor: Tensor, pad_param: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Detect.
+
+        Args:
+            images (Tensor): uint8 of shape (N, 3, H, W), in RGB.
+            scale_factor (Tensor): By how much the photographs were scaled, in width and height:
+                (N, 2), ones for boxes in pixels of the input.
+            pad_param (Tensor): Rows and columns that were added above, below, on the left and
+                on the right: (N, 4).
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor, Tensor]: The number of boxes of each image, (N,);
+            boxes as x1, y1, x2, y2 in pixels of the photograph, (N, M, 4); scores, (N, M), best
+            first; and labels, (N, M). What an image has fewer than M is filled up with zeros,
+            and -1 for labels.
+        """
+        boxes, scores = self.candidates(images)
+        if scale_factor.shape != [boxes.shape[0], 2] or pad_param.shape != [boxes.shape[0], 4]:
+            raise ValueError(
+                f'expected scale_factor and pad_param of shape ({boxes.shape[0]}, 2) and '
+                f'({boxes.shape[0]}, 4), got {scale_factor.shape} and {pad_param.shape}'
+            )
+        scale_factor, pad_param = scale_factor.to(boxes), pad_param.to(boxes)
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for i in range(boxes.shape[0]):
+            found.append(
+                self.select(boxes[i], scores[i], scale_factor[i], pad_param[i], images.shape[2:])
+            )
+        most = 0
+        for kept in found:
+            most = max(most, kept[1].shape[0])
+        num_dets = torch.zeros([len(found)], dtype=torch.int64, device=boxes.device)
+        all_boxes = boxes.new_zeros([len(found), most, 4])
+        all_scores = boxes.new_zeros([len(found), most])
+        all_labels = torch.full([len(found), most], -1, dtype=torch.int64, device=boxes.device)
+        for i, kept in enumerate(found):
+            number = kept[1].shape[0]
+            num_dets[i] = number
+            all_boxes[i, :number] = kept[0]
+            all_scores[i, :number] = kept[1]
+            all_labels[i, :number] = kept[2]
+        return num_dets, all_boxes, all_scores, all_labels
+
+    def select(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        scale_factor: Tensor,
+        pad_param: Tensor,
+        size: list[int],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        top, bottom, left, right = pad_param.unbind(0)
+        scale = torch.cat([scale_factor, scale_factor])
+        boxes = (boxes - torch.stack([left, top, left, top])) / scale
+        if self.multi_label:
+            prior, label = (scores > self.score_thr).nonzero().unbind(1)
+            scores = scores[prior, label]
+        else:
+            scores, label = scores.max(1)
+            prior = (scores > self.score_thr).nonzero()[:, 0]
+            scores, label = scores[prior], label[prior]
+        scores, order = scores.sort(stable=True, descending=True)
+        scores, order = scores[: self.nms_pre], order[: self.nms_pre]
+        boxes, label = boxes[prior[order]], label[order]
+        if self.min_bbox_size >= 0:
+            sides = boxes[:, 2:] - boxes[:, :2]
+            large = (sides > self.min_bbox_size).all(1)
+            boxes, scores, label = boxes[large], scores[large], label[large]
+        if boxes.shape[0] > 0:
+            apart = boxes
+            if not self.class_agnostic:
+                apart = boxes + (label.to(boxes) * (boxes.max() + 1))[:, None]
+            kept = self.nms(apart)
+            boxes, scores, label = boxes[kept], scores[kept], label[kept]
+        height = ((size[0] - top - bottom) / scale[1]).round()
+        width = ((size[1] - left - right) / scale[0]).round()
+        limit = torch.stack([width, height, width, height])
+        return torch.minimum(boxes.clamp(min=0), limit), scores, label
+
+    def nms(self, boxes: Tensor) -> Tensor:
+        """Return the indices of the boxes to keep, of boxes that are sorted by their scores."""
+        limit = boxes.shape[0] if self.max_per_img < 0 else self.max_per_img
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        index = torch.arange(boxes.shape[0], device=boxes.device)
+        kept: list[Tensor] = []
+        while index.shape[0] > 0 and len(kept) < limit:
+            kept.append(index[0])
+            best, area = boxes[0], areas[0]
+            index, boxes, areas = index[1:], boxes[1:], areas[1:]
+            sides = torch.minimum(boxes[:, 2:], best[2:]) - torch.maximum(boxes[:, :2], best[:2])
+            shared = sides.clamp(min=0).prod(1)
+            iou = shared / (area + areas - shared)
+            # In float64, as torchvision compares it.
+            apart = (iou.double() > self.iou_threshold).logical_not()
+            index, boxes, areas = index[apart], boxes[apart], areas[apart]
+        return torch.stack(kept)

@@ -1,0 +1,47 @@
+"""What both formats begin with."""
+
+import warnings
+from typing import Any
+
+import torch
+
+from rtm_kd.utils.errors import UsageError
+
+from .network import DetectionNetwork
+
+
+def traced(network: DetectionNetwork) -> Any:
+    """Return a network as a program of tensor operations, for images of any number and size.
+
+    Raises:
+        ValueError: If this torch can't compute it on a CPU in the network's precision, or an
+            ordinary image leaves the range of float16.
+    """
+    example = example_images()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # Of assertions that a trace leaves out, and of torch's newer formats.
+            warnings.simplefilter('ignore')
+            program = torch.jit.trace(network, example, check_trace=False)
+            outputs = program(example)
+    except RuntimeError as error:
+        if network.dtype == torch.float32 or 'Half' not in str(error):
+            raise
+        raise UsageError(
+            f'--half: torch {torch.__version__} does not compute in float16 on a CPU, which '
+            'the export needs to; leave --half out, or export with a newer torch'
+        ) from error
+    if network.dtype == torch.float16 and not all(output.isfinite().all() for output in outputs):
+        raise UsageError(
+            "--half: the network's numbers leave the range of float16; leave --half out"
+        )
+    return program
+
+
+def example_images() -> torch.Tensor:
+    """Return a small image of noise, in which no feature is zero: uint8, (1, 3, 64, 96).
+
+    Small because float16 on a CPU is slow, and not square so that no axis passes for another.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (1, 3, 64, 96), generator=generator, dtype=torch.uint8)

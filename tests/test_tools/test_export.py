@@ -1,0 +1,510 @@
+"""What a product gets: files that find what PyTorch finds, and say what they are."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from helpers import CLASSES, KD_CONFIG, ROOT, build_a_copy_alone, make_options, run_tool, tool
+from mmcv.ops import batched_nms
+from mmcv.transforms import Compose
+from mmdet.apis import inference_detector, init_detector
+from mmdet.models.utils import filter_scores_and_topk
+from PIL import Image, ImageDraw
+
+from rtm_kd.apis import export
+from rtm_kd.deploy import DetectionNetwork, Selection, onnx_graph, torchscript
+from rtm_kd.utils import load_config
+
+LETTERBOX = """
+_base_ = './padded.py'
+_scale = {{_base_.img_scale}}
+test_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='YOLOv5KeepRatioResize', scale=_scale),
+            dict(
+                type='LetterResize',
+                scale=_scale,
+                allow_scale_up=False,
+                pad_val=dict(img=114),
+            ),
+            dict(
+                type='mmdet.PackDetInputs',
+                meta_keys=('ori_shape', 'img_shape', 'scale_factor', 'pad_param'),
+            ),
+        ]
+    )
+)
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(distilled, data_root, tmp_path_factory):
+    """Configs of a plain student, padded in either way, and checkpoints for them."""
+    folder = tmp_path_factory.mktemp('export')
+    options = make_options(data_root)
+    options['img_scale'] = [96, 64]
+    del options['teacher_ckpt']
+    load_config(str(ROOT / 'configs/custom_dataset/rtmdet_tiny_bccd.py'), options).dump(
+        folder / 'padded.py'
+    )
+    (folder / 'letterbox.py').write_text(LETTERBOX)
+    (folder / 'kd.pth').write_bytes((distilled / 'epoch_3.pth').read_bytes())
+    return folder
+
+
+@pytest.fixture(scope='module')
+def photos(data_root, folder):
+    """Photographs of other shapes than the model's input."""
+    paths = []
+    for index, (width, height) in enumerate([(150, 100), (90, 60), (96, 64), (301, 97)]):
+        with Image.open(data_root / f'images/{index}.png') as image:
+            photo = image.resize((width, height))
+        ImageDraw.Draw(photo).rectangle((width // 3, 10, width - 9, height // 2), fill='orange')
+        paths.append(str(folder / f'{index}.png'))
+        photo.save(paths[-1])
+    return paths
+
+
+@pytest.fixture(scope='module')
+def exported(folder):
+    """Export each combination once."""
+    known = {}
+
+    def get(format, config='padded', **options):
+        key = format, config, *sorted(options)
+        if key not in known:
+            path = str(folder / f'{config}.py')
+            known[key] = export(path, str(folder / 'kd.pth'), format, **options)
+        return known[key]
+
+    return get
+
+
+@pytest.fixture(scope='module')
+def pytorch(folder):
+    """The student in MMDetection's own hands."""
+    known = {}
+
+    def get(config='padded'):
+        if config not in known:
+            student = export(str(folder / 'padded.py'), str(folder / 'kd.pth'), 'pth')
+            known[config] = init_detector(str(folder / f'{config}.py'), str(student), device='cpu')
+        return known[config]
+
+    return get
+
+
+def prepared(model, photo):
+    """The inputs of an exported file, by the pipeline of the config."""
+    pipeline = Compose(
+        [
+            step
+            for step in model.cfg.test_dataloader.dataset.pipeline
+            if step['type'] != 'LoadAnnotations'
+        ]
+    )
+    data = pipeline(dict(img_path=photo, img_id=0))
+    about = data['data_samples'].metainfo
+    images = data['inputs'].flip(0)[None].numpy().copy()
+    padding = about.get('pad_param')
+    if padding is None:
+        (height, width), (x, y) = about['ori_shape'], about['scale_factor']
+        padding = 0, images.shape[2] - round(height * y), 0, images.shape[3] - round(width * x)
+    return images, np.float32([about['scale_factor']]), np.float32([padding])
+
+
+def run(path, *inputs):
+    """Run an exported file; arrays in and out."""
+    if path.suffix == '.onnx':
+        session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+        names = [value.name for value in session.get_inputs()]
+        return session.run(None, dict(zip(names, inputs)))
+    model = torch.jit.load(str(path))
+    return [output.numpy() for output in model(*map(torch.from_numpy, inputs))]
+
+
+def check_same(expected, outputs, image=0, score=1e-3, pixels=0.05):
+    """Each box has one of its own, of the same class, and none is left."""
+    number, boxes, scores, labels = outputs
+    number = number[image]
+    assert number == len(expected)
+    assert not boxes[image, number:].any()
+    assert not scores[image, number:].any()
+    assert (labels[image, number:] == -1).all()
+    left = list(range(number))
+    for box, its_score, label in zip(
+        expected.bboxes.numpy(), expected.scores.numpy(), expected.labels.numpy()
+    ):
+        match = next(
+            index
+            for index in left
+            if labels[image, index] == label
+            and abs(scores[image, index] - its_score) < score
+            and np.abs(boxes[image, index] - box).max() < pixels
+        )
+        left.remove(match)
+    assert not left
+
+
+@pytest.mark.parametrize('format', ['onnx', 'torchscript'])
+@pytest.mark.parametrize('config', ['padded', 'letterbox'])
+def test_finds_the_boxes_that_pytorch_finds(exported, pytorch, photos, format, config):
+    path = exported(format, config, with_nms=True)
+    for photo in photos:
+        expected = inference_detector(pytorch(config), photo).pred_instances
+        assert len(expected) > 10
+        check_same(expected, run(path, *prepared(pytorch(config), photo)))
+
+
+@pytest.mark.parametrize('format', ['onnx', 'torchscript'])
+def test_a_batch_of_any_size_is_as_its_images_alone(exported, pytorch, photos, format):
+    path = exported(format, with_nms=True, dynamic=True)
+    fixed = exported(format, with_nms=True)
+    inputs = [prepared(pytorch(), photo) for photo in photos]
+    together = run(path, *(np.concatenate(parts) for parts in zip(*inputs)))
+    for index, photo in enumerate(photos):
+        check_same(inference_detector(pytorch(), photo).pred_instances, together, index)
+    larger = [np.pad(inputs[0][0], ((0, 0), (0, 0), (0, 32), (0, 64))), *inputs[0][1:]]
+    larger[2] = larger[2] + np.float32([[0, 32, 0, 64]])
+    assert run(path, *larger)[0] > 0
+    with pytest.raises(Exception, match=r'[Ee]xpected'):
+        run(fixed, *larger)
+
+
+@pytest.mark.parametrize('format', ['onnx', 'torchscript'])
+def test_without_nms_the_boxes_and_scores_of_all_priors_come_out(exported, pytorch, photos, format):
+    images, _, _ = prepared(pytorch(), photos[2])  # it has the size of the input
+    boxes, scores = run(exported(format), images)
+    priors = 12 * 8 + 6 * 4 + 3 * 2
+    assert boxes.shape == (1, priors, 4)
+    assert scores.shape == (1, priors, len(CLASSES))
+    best = inference_detector(pytorch(), photos[2]).pred_instances[0]
+    prior, label = np.unravel_index(scores[0].argmax(), scores[0].shape)
+    assert label == best.labels
+    assert np.allclose(boxes[0, prior].clip(0, [96, 64, 96, 64]), best.bboxes[0], atol=0.05)
+
+
+@pytest.mark.parametrize('format', ['onnx', 'torchscript'])
+def test_half_is_half_as_large_and_close(exported, pytorch, photos, format):
+    path, half = exported(format), exported(format, half=True)
+    assert half.stat().st_size < 0.55 * path.stat().st_size
+    images, _, _ = prepared(pytorch(), photos[0])
+    for expected, output, off in zip(run(path, images), run(half, images), (0.5, 0.01)):
+        assert output.dtype == np.float32
+        assert np.abs(output - expected).max() < off
+
+
+def test_the_onnx_file_passes_the_checker(exported):
+    for options in (dict(with_nms=True), dict(dynamic=True), dict(half=True)):
+        model = onnx.load(exported('onnx', **options))
+        onnx.checker.check_model(model, full_check=True)
+        assert {node.domain for node in model.graph.node} == {''}
+
+
+def about(path):
+    if path.suffix == '.onnx':
+        properties = onnx.load(path).metadata_props
+        return {entry.key: json.loads(entry.value) for entry in properties}
+    if path.suffix == '.pt':
+        files = {'metadata.json': ''}
+        torch.jit.load(str(path), _extra_files=files)
+        return json.loads(files['metadata.json'])
+    return torch.load(path, weights_only=False)['meta']['export']
+
+
+@pytest.mark.parametrize('format', ['pth', 'onnx', 'torchscript'])
+def test_a_file_says_what_it_is(exported, format):
+    path = exported(format)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert re.fullmatch(rf'padded-{digest[:8]}\.(pth|onnx|pt)', path.name)
+    facts = about(path)
+    assert facts['classes'] == list(CLASSES)
+    assert facts['input_size'] == [96, 64]
+    assert facts['padding'] == 'below and on the right'
+    assert facts['padding_colour'] == [114, 114, 114]
+    assert np.allclose(facts['mean'], [123.675, 116.28, 103.53])  # in RGB
+    assert 'mmyolo' in facts['licence']
+    assert facts['precision'] == 'float32'
+
+
+def test_a_licence_of_ones_own_and_the_nms(folder, exported):
+    facts = about(exported('onnx', 'letterbox', with_nms=True))
+    assert facts['nms']['iou_threshold'] == 0.65
+    assert facts['centering'] == [0.5, 0.5]
+    config, checkpoint = str(folder / 'padded.py'), str(folder / 'kd.pth')
+    assert about(export(config, checkpoint, 'pth', licence='mine'))['licence'] == 'mine'
+
+
+def test_holds_the_averaged_weights_of_a_distillation_and_no_path(folder, exported):
+    content = torch.load(exported('pth'), weights_only=False)
+    saved = torch.load(folder / 'kd.pth', weights_only=False)
+    # MMEngine's EMAHook puts the averaged weights under `state_dict` and the others aside.
+    name = 'backbone.stem.0.conv.weight'
+    assert torch.equal(content['state_dict'][name], saved['state_dict'][f'architecture.{name}'])
+    assert set(content) == {'meta', 'state_dict'}
+    for format in ('onnx', 'torchscript'):
+        written = exported(format, with_nms=True).read_bytes()
+        assert str(ROOT).encode() not in written
+        assert b'site-packages' not in written
+
+
+@pytest.mark.parametrize(
+    ('format', 'forbidden'),
+    [('onnx', 'torch mmcv mmdet mmyolo mmengine rtm_kd onnx cv2'),
+     ('torchscript', 'torchvision mmcv mmdet mmyolo mmengine rtm_kd cv2')],
+)  # fmt: skip
+def test_the_example_in_the_readme_needs_nothing_of_ours(
+    exported, pytorch, photos, tmp_path, format, forbidden
+):
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.S)
+    path = exported(format, with_nms=True)
+    (example,) = (block for block in blocks if f"'model{path.suffix}'" in block)
+    (tmp_path / f'model{path.suffix}').write_bytes(path.read_bytes())
+    with Image.open(photos[0]) as photo:
+        photo.resize((96, 64)).save(tmp_path / 'photo.jpg', format='PNG')
+    program = (
+        'import sys\n'
+        f'sys.modules.update(dict.fromkeys({forbidden.split()}))\n'
+        + example.replace('score > 0.3', 'score > 0.001')
+    )
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = inference_detector(pytorch(), str(tmp_path / 'photo.jpg')).pred_instances
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == (found.scores > 0.001).sum()
+    for (name, score, *box), expected in zip(lines[:1], found):
+        assert name == CLASSES[int(expected.labels)]
+        assert abs(float(score) - float(expected.scores)) < 1e-3
+        assert np.allclose(np.float32(box), expected.bboxes[0], atol=0.1)
+
+
+# ---- NMS on boxes that a detector rarely has ----
+
+
+def made_up(number, classes):
+    """Boxes that overlap a lot, some turned over and some outside, of scores that differ.
+
+    The order of equal ones torch leaves open.
+    """
+    generator = torch.Generator().manual_seed(number)
+    centers = torch.rand(number, 2, generator=generator) * 60 - 10
+    sizes = torch.rand(number, 2, generator=generator) * 30 - 3
+    boxes = torch.cat([centers - sizes / 2, centers + sizes / 2], dim=1)
+    scores = torch.randperm(number * classes, generator=generator) / (number * classes)
+    return boxes, scores.reshape(number, classes)
+
+
+def by_mmdet(boxes, scores, selection, scale, padding):
+    """The steps of MMYOLO's predict_by_feat, with MMDetection's and mmcv's functions."""
+    if selection.multi_label:
+        scores, labels, kept, _ = filter_scores_and_topk(
+            scores, selection.score_thr, selection.nms_pre
+        )
+    else:
+        scores, labels = scores.max(1, keepdim=True)
+        scores, _, kept, results = filter_scores_and_topk(
+            scores, selection.score_thr, selection.nms_pre, dict(labels=labels[:, 0])
+        )
+        labels = results['labels']
+    boxes = (boxes[kept] - boxes.new_tensor(padding)[[2, 0, 2, 0]]) / boxes.new_tensor(scale * 2)
+    large = ((boxes[:, 2:] - boxes[:, :2]) > selection.min_bbox_size).all(1)
+    if selection.min_bbox_size >= 0:
+        boxes, scores, labels = boxes[large], scores[large], labels[large]
+    nms = dict(
+        type='nms',
+        iou_threshold=selection.iou_threshold,
+        class_agnostic=selection.class_agnostic,
+    )
+    if len(boxes):
+        kept = batched_nms(boxes, scores, labels, nms)[1][: selection.max_per_img]
+        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+    return boxes, scores, labels
+
+
+def selecting_onnx(selection, classes):
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    given (uint8[batch, 3, height, width] images, float[batch, p, 4] b, float[batch, p, c] s)
+        => (float[batch, p, 4] all_boxes, float[batch, p, c] all_scores) {
+        all_boxes = Identity (b)
+        all_scores = Identity (s)
+    }"""
+    model = onnx.parser.parse_model(text)
+    onnx_graph.append_selection(onnx, model, selection, classes)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+
+    def run(images, boxes, scores, scale, padding):
+        given = dict(images=images, b=boxes, s=scores, scale_factor=scale, pad_param=padding)
+        return session.run(None, {name: value.numpy() for name, value in given.items()})
+
+    return run
+
+
+class _Given(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.empty(0), torch.empty(0)
+
+
+def selecting_torchscript(selection, _):
+    detector = torch.jit.script(torchscript.Detector(_Given(), selection))
+
+    def run(images, boxes, scores, scale, padding):
+        kept = detector.select(boxes[0], scores[0], scale[0], padding[0], images.shape[2:])
+        return torch.tensor([len(kept[0])]), *(part[None] for part in kept)
+
+    return run
+
+
+BASE = dict(
+    score_thr=0.1,
+    nms_pre=1000,
+    multi_label=True,
+    iou_threshold=0.5,
+    class_agnostic=False,
+    min_bbox_size=-1,
+    max_per_img=100,
+)
+
+
+@pytest.mark.parametrize('selecting', [selecting_onnx, selecting_torchscript])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(),
+        dict(multi_label=False),
+        dict(class_agnostic=True),
+        dict(nms_pre=37),
+        dict(max_per_img=5),
+        dict(max_per_img=None),
+        dict(min_bbox_size=10),
+        dict(score_thr=-1, iou_threshold=0.9),
+        dict(score_thr=2.0),
+    ],
+    ids=str,
+)
+def test_selects_the_boxes_that_mmcv_selects(selecting, changes):
+    selection = Selection(**{**BASE, **changes})
+    scale, padding = (0.7, 0.71), (3.0, 5.0, 2.0, 1.0)
+    run = selecting(selection, 4)
+    for number in (1, 60, 300):
+        boxes, scores = made_up(number, 4)
+        images = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
+        results = run(
+            images, boxes[None], scores[None], torch.tensor([scale]), torch.tensor([padding])
+        )
+        count, *found = (np.asarray(result)[0] for result in results)
+        expected = by_mmdet(boxes, scores, selection, scale, padding)
+        limit = [round((96 - 3) / 0.7), round((64 - 8) / 0.71)] * 2
+        assert count == len(expected[0])
+        assert np.array_equal(found[1][:count], expected[1].numpy())
+        assert np.array_equal(found[2][:count], expected[2].numpy())
+        assert np.allclose(found[0][:count], expected[0].numpy().clip(0, limit), atol=1e-5)
+
+
+# ---- what can go wrong ----
+
+
+def refused(match, *args, **kwargs):
+    with pytest.raises(ValueError, match=match):
+        export(*args, **kwargs)
+
+
+def test_another_models_checkpoint_is_refused(folder, distilled, tmp_path):
+    teacher = str(folder / 'padded.py')
+    with open(tmp_path / 'wide.py', 'w') as file:
+        file.write(
+            f'_base_ = {teacher!r}\n'
+            'model = dict(backbone=dict(widen_factor=0.5), neck=dict(widen_factor=0.5),\n'
+            '             bbox_head=dict(head_module=dict(widen_factor=0.5)))\n'
+        )
+    checkpoint = str(folder / 'kd.pth')
+    refused('of another size', str(tmp_path / 'wide.py'), checkpoint, 'onnx')
+    (tmp_path / 'text.pth').write_text('no checkpoint')
+    refused("can't be read", str(folder / 'padded.py'), str(tmp_path / 'text.pth'), 'onnx')
+    torch.save(dict(fc=torch.zeros(3)), tmp_path / 'classifier.pth')
+    refused('another model', str(folder / 'padded.py'), str(tmp_path / 'classifier.pth'), 'onnx')
+
+
+def test_what_a_format_can_not_hold_is_refused(folder, tmp_path, monkeypatch):
+    config, checkpoint = str(folder / 'padded.py'), str(folder / 'kd.pth')
+    refused('holds weights and no computation', config, checkpoint, 'pth', with_nms=True)
+    soft = {'model.test_cfg.nms': dict(type='soft_nms', iou_threshold=0.6)}
+    refused('soft_nms', config, checkpoint, 'onnx', with_nms=True, cfg_options=soft)
+    size = {'test_dataloader.dataset.pipeline.2.size': (100, 100)}
+    refused('multiples of 32', config, checkpoint, 'onnx', cfg_options=size)
+    refused('one of pth, onnx, torchscript', config, checkpoint, 'coreml')
+
+
+def test_a_head_with_masks_is_refused(tmp_path):
+    name = 'rtmdet_ins/kd_rtmdet-ins_tiny_rtmdet-ins_s_neck_300e_coco.py'
+    _, model = build_a_copy_alone(name, tmp_path)
+    with pytest.raises(ValueError, match='RTMDetInsSepBNHead can be exported as pth only'):
+        DetectionNetwork(model.student)
+
+
+def test_a_folder_that_can_not_be_written_is_found_before_the_work(folder, tmp_path):
+    (tmp_path / 'file').touch()
+    for out in (tmp_path / 'file', tmp_path / 'file/below'):
+        refused('--out-path', 'no config', str(folder / 'kd.pth'), 'pth', out_path=str(out))
+
+
+def test_a_missing_onnx_is_said_with_its_remedy(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    refused('pip install', str(folder / 'padded.py'), str(folder / 'kd.pth'), 'onnx')
+
+
+def test_half_where_torch_has_none_is_refused(folder, monkeypatch):
+    def trace(*_, **__):
+        raise RuntimeError('"slow_conv2d_cpu" not implemented for \'Half\'')
+
+    monkeypatch.setattr(torch.jit, 'trace', trace)
+    config, checkpoint = str(folder / 'padded.py'), str(folder / 'kd.pth')
+    refused('does not compute in float16', config, checkpoint, 'onnx', half=True)
+
+
+def test_weights_out_of_the_range_of_half_are_refused(folder, tmp_path):
+    content = torch.load(folder / 'kd.pth', weights_only=False)
+    content['state_dict']['architecture.backbone.stem.0.conv.weight'] *= 1e9
+    torch.save(content, tmp_path / 'huge.pth')
+    for format in ('pth', 'torchscript'):
+        args = str(folder / 'padded.py'), str(tmp_path / 'huge.pth'), format
+        refused('range of float16', *args, half=True)
+
+
+def test_an_interrupted_export_leaves_nothing(folder, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('os.replace', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(str(folder / 'padded.py'), str(folder / 'kd.pth'), 'pth', str(tmp_path / 'out'))
+    assert not list((tmp_path / 'out').iterdir())
+
+
+def test_the_tool_takes_the_config_of_the_distillation(folder, data_root, tmp_path):
+    options = [f'data_root={data_root}/', f'class_names={list(CLASSES)}'.replace(' ', '')]
+    printed = run_tool(
+        'export.py', KD_CONFIG, folder / 'kd.pth', '--format', 'pth', '--out-path', tmp_path,
+        '--cfg-options', *options,
+    )  # fmt: skip
+    (path,) = tmp_path.iterdir()
+    assert str(path) in printed
+    done = tool('export.py', KD_CONFIG, tmp_path / 'none.pth', '--format', 'pth')
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: there is no checkpoint file')
