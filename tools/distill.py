@@ -10,6 +10,7 @@ Examples:
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import rtm_kd  # noqa: F401, the fixes come before everything else
@@ -76,8 +77,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    with report_usage_errors():
-        distill(templates=str(TEMPLATES), **args)
+    try:
+        with report_usage_errors():
+            distill(templates=str(TEMPLATES), **args)
+    except KeyboardInterrupt:
+        print('\nstopped; the same command with --resume goes on from here', file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == '__main__':

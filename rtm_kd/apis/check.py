@@ -80,8 +80,9 @@ def check(
         }
         for split, counts in found['data'].items():
             _print_data(split, counts)
-        found['teacher_mAP'] = _teacher_map(cfg, folder, images) if images else None
+        # Before the teacher is tested: its peak of memory would hide that of the steps.
         found['step'] = _time_steps(runner)
+        found['teacher_mAP'] = _teacher_map(cfg, folder, images) if images else None
         found['hours'] = _hours(runner, found['step'])
     step = found['step']
     print(
