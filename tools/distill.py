@@ -76,7 +76,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    with report_usage_errors('--resume goes on from the last checkpoint'):
+    with report_usage_errors('the same command with --resume goes on from here'):
         distill(templates=str(TEMPLATES), **args)
 
 

@@ -54,7 +54,8 @@ def check(
     Returns:
         dict: ``'data'``: split -> images, boxes and boxes of each class; ``'teacher_mAP'``:
         None if it could not be tested; ``'step'``: seconds of a step with a whole batch, and
-        peak memory in MB; ``'hours'``: of the whole run, without evaluation.
+        peak memory in MB, without a GPU that of the process; ``'hours'``: of the whole run,
+        without evaluation.
 
     Raises:
         ValueError: For whatever would stop the run before its first step, in one sentence.
@@ -80,8 +81,9 @@ def check(
         }
         for split, counts in found['data'].items():
             _print_data(split, counts)
-        found['teacher_mAP'] = _teacher_map(cfg, folder, images) if images else None
+        # Before the teacher is tested: its peak of memory would hide that of the steps.
         found['step'] = _time_steps(runner)
+        found['teacher_mAP'] = _teacher_map(cfg, folder, images) if images else None
         found['hours'] = _hours(runner, found['step'])
     step = found['step']
     print(
@@ -225,10 +227,14 @@ def _time_steps(runner: Runner) -> dict[str, Any]:
         if not torch.isfinite(torch.tensor(total)):
             raise UsageError(f'the loss of the first steps is {total}; look at teacher and data')
         seconds[stage] = min(times[1:]) * whole / images
-    memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _memory() - before
+    if on_gpu:
+        memory = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        # Only what the images take grows with them, not code, models and annotations.
+        memory = before + (_memory() - before) * whole / images
     return dict(
         seconds,
-        memory_mb=memory if on_gpu else memory * whole / images,
+        memory_mb=memory,
         images=images,
         scaled=images != whole,
     )

@@ -113,7 +113,11 @@ def prepare_data(
     num_train_images = _num_boxed(trained.content)
     for use, part in (('train', trained), ('val', evaluated)):
         if not _num_boxed(part.content):
-            raise UsageError(f'the {use} annotations of {train.path} have no box of {names}')
+            found = '; '.join(part.summary)
+            raise UsageError(
+                f'the {use} annotations of {train.path} have no box of {names}'
+                + (f' ({found})' if found else '')
+            )
         if part.file is None:
             part.file = Path(out_dir, f'{use}.json')
             write_coco(part.content, part.file)

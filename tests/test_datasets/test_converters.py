@@ -178,6 +178,7 @@ def test_yolo_counts_what_it_drops_and_says_where(tmp_path):
         'dropped lines that are no box: 3 (labels/a.txt:8, labels/a.txt:9, labels/a.txt:10)',
         "dropped images that can't be read: 1 (images/broken.jpg)",
         'dropped label files without an image: 1 (labels/orphan.txt)',
+        'without a label file: 1 (images/background.jpg)',
     ]
 
 
@@ -388,6 +389,13 @@ def wrong_path(root):
     write(root / 'data.yaml', 'train: pictures', 'val: images', 'names: [a]')
 
 
+def no_labels(root):
+    one_yolo_image(root)
+    for file in (root / 'labels').rglob('*.txt'):
+        file.unlink()
+    write(root / 'data.yaml', 'train: images', 'val: images', 'names: [a]')
+
+
 def no_yaml(root):
     one_yolo_image(root)
     write(root / 'data.yaml', 'train: [')
@@ -402,6 +410,7 @@ def no_yaml(root):
         (two_of_one_name, {}, "two classes of one name: 'a'"),
         (no_names, {}, r'no file gives them names.*classes\.txt.*--classes'),
         (wrong_count, {}, 'nc: 2 and has 1 names'),
+        (no_labels, {}, r"no box of \['a'\].*1 without boxes.*without a label file: 1 \(images/"),
         (no_yaml, {}, r"data\.yaml can't be read as YAML"),
         (wrong_path, {}, 'names pictures, and there is no .*pictures'),
         (one_yolo_image, {}, 'no annotations for validation.*--val-ann.*--val-fraction'),

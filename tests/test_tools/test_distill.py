@@ -107,6 +107,19 @@ def test_a_rerun_trains_only_what_is_missing(run, here, capsys):
     assert 'the student is trained already' in capsys.readouterr().out
 
 
+def test_ctrl_c_says_how_to_go_on(here, data_root, monkeypatch, capsys):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('rtm_kd.apis.distill', stop)
+    with pytest.raises(SystemExit) as stopped:
+        run_tool('distill.py', f'--data-root={data_root}', '--student=tiny', '--teacher=s')
+    assert stopped.value.code == 130
+    assert (
+        capsys.readouterr().err == '\nstopped; the same command with --resume goes on from here\n'
+    )
+
+
 def test_a_written_config_is_yours_and_not_written_over(here, unchecked, data_root):
     paths = dry(data_root, name='mine', train_teacher=True).configs
     mine = paths.teacher.read_text().replace('max_epochs = 2', 'max_epochs = 7')

@@ -99,6 +99,16 @@ def test_the_distillation_checkpoint_holds_no_teacher(distilled):
         assert not any('teacher' in name for name in checkpoint[part])
 
 
+def test_what_a_run_leaves_is_the_average_of_what_it_trained(distilled):
+    checkpoint = load(distilled / 'epoch_3.pth')
+    trained = checkpoint['ema_state_dict']
+    for name, averaged in checkpoint['state_dict'].items():
+        if averaged.is_floating_point():
+            # After a few steps hardly more than the last one of them is in it.
+            off = (averaged - trained[f'module.{name}']).norm()
+            assert off <= 0.1 * averaged.norm() + 0.01, name
+
+
 @pytest.mark.parametrize('inplace', [False, True])
 def test_a_converted_student_loads_strictly_under_mmyolos_own_config(
     distilled, tmp_path, inplace, data_root

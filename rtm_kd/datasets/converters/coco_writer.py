@@ -139,8 +139,13 @@ def describe(content: dict[str, Any]) -> str:
 def describe_dropped(dropped: dict[str, list[str]]) -> Iterable[str]:
     """Return a line for each reason, with how often and the first few places."""
     for what, where in dropped.items():
-        more = ', ...' if len(where) > _NAMED else ''
-        yield f'dropped {what}: {len(where)} ({", ".join(where[:_NAMED])}{more})'
+        yield f'dropped {what}: {first_few(where)}'
+
+
+def first_few(places: Sequence[str]) -> str:
+    """Return how many there are and the first few, such as ``5 (a, b, c, ...)``."""
+    more = ', ...' if len(places) > _NAMED else ''
+    return f'{len(places)} ({", ".join(places[:_NAMED])}{more})'
 
 
 def write_coco(content: dict[str, Any], path: Path) -> None:

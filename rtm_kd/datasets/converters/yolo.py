@@ -18,7 +18,7 @@ from .base import (
     relative_name,
     split_name,
 )
-from .coco_writer import CocoWriter, check_class_names
+from .coco_writer import CocoWriter, check_class_names, first_few
 from .image_size import EXTENSIONS, image_size
 
 #: Files with a class name a line, as the tools that write YOLO's labels call them.
@@ -73,7 +73,7 @@ class YoloAnnotations(Annotations):
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes)
-        used = set()
+        used, unlabelled = set(), []
         for image in self._splits[split]:
             label_file = _label_file(image, self.root, self.path, self._images)
             name = relative_name(image, self.root)
@@ -88,11 +88,17 @@ class YoloAnnotations(Annotations):
                 writer.drop("images that can't be read", name)
                 continue
             writer.add_image(name, *size)
+            if label_file is None:
+                unlabelled.append(name)
             for where, line in _lines(label_file, writer, self.root):
                 self._add(writer, line, where, size)
         for file in self._labels_without_image(split, used):
             writer.drop('label files without an image', relative_name(file, self.root))
-        return Converted(writer.content, self.root, writer.summary())
+        summary = writer.summary()
+        if unlabelled:
+            # Background, or in another folder than labels/ for images/.
+            summary.append(f'without a label file: {first_few(unlabelled)}')
+        return Converted(writer.content, self.root, summary)
 
     def _labels_without_image(self, split: str, used: set[Path]) -> Iterator[Path]:
         folders = {image.parent for image in self._splits[split] if image.parent.is_dir()}
