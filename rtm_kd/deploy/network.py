@@ -96,6 +96,7 @@ class DetectionNetwork(nn.Module):
         for level, base in enumerate(_base_priors(model.bbox_head.prior_generator)):
             self.register_buffer(f'base_priors_{level}', base.float())
         model.to(self.dtype)
+        self.register_buffer('like', torch.zeros(1, dtype=self.dtype))
         self.backbone, self.neck = model.backbone, model.neck if model.with_neck else None
         self.bbox_head = model.bbox_head
         for parameter in self.parameters():
@@ -114,7 +115,8 @@ class DetectionNetwork(nn.Module):
         images = images.float() if self.takes_rgb else images.float().flip(1)
         if self.normalises:
             images = (images - self.mean) / self.std
-        features = self.backbone(images.to(self.dtype))
+        # By a tensor, so that `.float()` of a TorchScript file reaches it.
+        features = self.backbone(images.type_as(self.like))
         if self.neck is not None:
             features = self.neck(features)
         cls_scores, bbox_preds, *objectnesses = (

@@ -178,18 +178,35 @@ class Detector(nn.Module):
 
     def nms(self, boxes: Tensor) -> Tensor:
         """Return the indices of the boxes to keep, of boxes that are sorted by their scores."""
-        limit = boxes.shape[0] if self.max_per_img < 0 else self.max_per_img
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        index = torch.arange(boxes.shape[0], device=boxes.device)
-        kept: list[Tensor] = []
-        while index.shape[0] > 0 and len(kept) < limit:
-            kept.append(index[0])
-            best, area = boxes[0], areas[0]
-            index, boxes, areas = index[1:], boxes[1:], areas[1:]
-            sides = torch.minimum(boxes[:, 2:], best[2:]) - torch.maximum(boxes[:, :2], best[:2])
-            shared = sides.clamp(min=0).prod(1)
-            iou = shared / (area + areas - shared)
-            # In float64, as torchvision compares it.
-            apart = (iou.double() > self.iou_threshold).logical_not()
-            index, boxes, areas = index[apart], boxes[apart], areas[apart]
-        return torch.stack(kept)
+        number = boxes.shape[0]
+        limit = number if self.max_per_img < 0 else self.max_per_img
+        index = torch.arange(number, device=boxes.device)
+        kept = index[:0]
+        start = 0
+        while start < number and kept.shape[0] < limit:
+            block = index[start : start + 512]
+            block = block[self.overlaps(boxes[kept], boxes[block]).any(0).logical_not()]
+            by_better = self.overlaps(boxes[block], boxes[block]).triu(1)
+            # A box stays if none that stays is better and overlaps it. After n rounds the first n
+            # boxes are right, and once a round changes nothing all are.
+            stays = torch.ones_like(block, dtype=torch.bool)
+            settled = False
+            while not settled:
+                still = by_better.logical_and(stays[:, None]).any(0).logical_not()
+                settled = bool((still == stays).all())
+                stays = still
+            kept = torch.cat([kept, block[stays]])
+            start += 512
+        return kept[:limit]
+
+    def overlaps(self, ones: Tensor, others: Tensor) -> Tensor:
+        """Return whether each of n boxes overlaps each of m others by too much, (n, m)."""
+        areas = (ones[:, 2] - ones[:, 0]) * (ones[:, 3] - ones[:, 1])
+        other_areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
+        right_bottom = torch.minimum(ones[:, None, 2:], others[None, :, 2:])
+        left_top = torch.maximum(ones[:, None, :2], others[None, :, :2])
+        sides = (right_bottom - left_top).clamp(min=0)
+        shared = sides[..., 0] * sides[..., 1]
+        iou = shared / (areas[:, None] + other_areas[None] - shared)
+        # In float64, as torchvision compares it.
+        return iou.double() > self.iou_threshold

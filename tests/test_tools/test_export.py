@@ -293,6 +293,14 @@ def test_the_example_in_the_readme_needs_nothing_of_ours(
         assert np.allclose(np.float32(box), expected.bboxes[0], atol=0.1)
 
 
+def test_the_benchmark_times_every_format(folder):
+    config, checkpoint = str(folder / 'padded.py'), str(folder / 'kd.pth')
+    printed = run_tool('benchmark.py', config, '--exported', checkpoint, '--steps', 1)
+    names = 'pytorch', 'onnx', 'onnx half', 'torchscript', 'torchscript half'
+    lines = [line for line in printed.splitlines() if ' ms, / pytorch: ' in line]
+    assert [line.split(':')[0] for line in lines] == list(names)
+
+
 # ---- NMS on boxes that a detector rarely has ----
 
 
