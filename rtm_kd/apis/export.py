@@ -17,6 +17,7 @@ from rtm_kd.registry import DATASETS, MODELS
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint, student_state_dict
 from rtm_kd.utils.errors import name_what_can_not_be_built
+from rtm_kd.utils.files import written_whole
 from rtm_kd.version import __version__
 
 from .pipelines import shaping_of
@@ -251,11 +252,5 @@ def _check_folder(folder: Path) -> None:
 
 
 def _write(data: bytes, target: Path) -> None:
-    # Written beside and renamed: a kill leaves no file that looks whole.
-    part = target.with_name(target.name + '.part')
-    try:
+    with written_whole(target) as part:
         part.write_bytes(data)
-        os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
