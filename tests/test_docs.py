@@ -60,6 +60,12 @@ RUN_BY = {
     r'python tools/distill\.py': 'test_tools/test_distill.py::'
     'test_one_command_trains_a_teacher_and_a_student',
     r'python tools/compare\.py': 'test_tools/test_compare.py::compared',
+    r'python tools/export\.py .*--format onnx|(?s:import json.*(onnxruntime|torch\.jit))': 'test_'
+    'tools/test_export.py::test_the_example_in_the_readme_needs_nothing_of_ours',
+    r'python tools/export\.py': 'test_tools/test_export.py::'
+    'test_the_tool_takes_the_config_of_the_distillation',
+    r'python tools/benchmark\.py .*--exported': 'test_tools/test_benchmark.py::'
+    'test_every_format_of_a_detector_is_timed',
     r'python tools/benchmark\.py .*--error': 'test_tools/test_benchmark.py::'
     'test_the_fast_paths_are_held_against_the_reference',
     r'python tools/benchmark\.py': 'test_tools/test_benchmark.py::'
@@ -122,8 +128,8 @@ def test_everything_that_is_typed_is_run_by_a_test():
 def parse(tool, words):
     """Let a tool parse its arguments as it does, and return them."""
     with pytest.MonkeyPatch.context() as patched:
-        # Of what stands for something in the docs some has to be a number.
-        words = [re.sub(r'^(SIZE|SEED)$', '64', word) for word in words]
+        # Of what stands for something in the docs some has to be a number, or one of several.
+        words = [re.sub(r'^(SIZE|SEED)$', '64', word).split('|')[0] for word in words]
         patched.setattr(sys, 'argv', [str(tool), *words])
         return runpy.run_path(str(ROOT / tool))['parse_args']()
 
@@ -359,7 +365,7 @@ def test_tests_and_files_that_are_named_exist(doc):
     sources = ''.join(
         path.read_text(encoding='utf-8') for path in (ROOT / 'tests').rglob('test_*.py')
     )
-    for test in re.findall(r'`(test_\w+)`', text):
+    for test in re.findall(r'`(test_\w+_\w+)`', text):
         assert f'def {test}(' in sources, test
     for path in re.findall(r'`((?:configs|rtm_kd|tests|docs)/[\w/.-]+\.\w+)`', text):
         assert (ROOT / path).exists() or path.startswith('configs/mine'), path

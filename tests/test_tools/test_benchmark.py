@@ -85,3 +85,14 @@ def test_the_fast_paths_are_held_against_the_reference(distilled, options):
     arguments = ['--error', distilled / 'epoch_1.pth', '--cfg-options', *as_arguments(options)]
     printed = run_tool('benchmark.py', helpers.KD_CONFIG, *arguments)
     assert 'norm and divergence in one: loss mean' in printed
+
+
+def test_every_format_of_a_detector_is_timed(distilled, options):
+    pytest.importorskip('onnxruntime')
+    del options['experiment_name'], options['visualizer.name']
+    arguments = ['--exported', distilled / 'epoch_3.pth', '--steps', 1]
+    printed = run_tool(
+        'benchmark.py', helpers.KD_CONFIG, *arguments, '--cfg-options', *as_arguments(options)
+    )
+    names = [line.split(':')[0] for line in printed.splitlines() if ', / pytorch: ' in line]
+    assert names == ['pytorch', 'onnx', 'onnx half', 'torchscript', 'torchscript half']
