@@ -106,7 +106,8 @@ def export(
         data = write(network, size, selection, dynamic, as_text)
     digest = hashlib.sha256(data).hexdigest()[:8]
     target = folder / f'{Path(config).stem}-{digest}{FORMATS[format]}'
-    _write(data, target)
+    with written_whole(target) as part:
+        part.write_bytes(data)
     return target
 
 
@@ -249,8 +250,3 @@ def _check_folder(folder: Path) -> None:
         raise UsageError(
             f"{folder} can't be written ({error.strerror}); name another folder with --out-path"
         ) from error
-
-
-def _write(data: bytes, target: Path) -> None:
-    with written_whole(target) as part:
-        part.write_bytes(data)
