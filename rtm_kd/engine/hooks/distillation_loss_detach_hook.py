@@ -40,13 +40,15 @@ class DistillationLossDetachHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         # The teacher's checkpoint is read right after this, and before the one to resume.
-        if not runner._resume or not hasattr(_unwrapped(runner.model), 'distillation_stopped'):
+        model = _unwrapped(runner.model)
+        if not runner._resume or not hasattr(model, 'distillation_stopped'):
             return
         checkpoint = runner._load_from or find_latest_checkpoint(runner.work_dir)
         if checkpoint is not None:
             meta = read_checkpoint(checkpoint).get('meta', {})
             if meta.get('epoch', 0) >= self.detach_epoch:
-                _detach(runner)
+                # Nothing more: another process may have found another checkpoint.
+                model.distillation_stopped = True
 
     def before_train(self, runner: Runner) -> None:
         model = _unwrapped(runner.model)
@@ -70,22 +72,17 @@ class DistillationLossDetachHook(Hook):
         if runner.epoch < self.detach_epoch or self._ended:
             return
         self._ended = True
-        if not _unwrapped(runner.model).distillation_stopped:
-            _detach(runner)
+        model = _unwrapped(runner.model)
+        model.distillation_stopped = True
+        if is_model_wrapper(runner.model):
+            # DDP waits for a gradient of every parameter that it was made with.
+            runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
         _forget_distillation_losses(runner.message_hub)
         runner.logger.info(f'Epoch {runner.epoch + 1}: distillation has ended, teacher detached')
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
-
-
-def _detach(runner: Runner) -> None:
-    model = _unwrapped(runner.model)
-    model.distillation_stopped = True
-    if is_model_wrapper(runner.model):
-        # DDP waits for a gradient of every parameter that it was made with.
-        runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
 
 
 def _forget_distillation_losses(message_hub: MessageHub) -> None:
