@@ -20,7 +20,9 @@ teacher_ckpt = 'https://download.openmmlab.com/mmyolo/v0/ppyoloe/ppyoloe_plus_m_
 load_from = _base_.load_from
 
 # ======================= Possibly modified =======================
-loss_weight = 1.0  # of each level's distillation loss
+# Of each level's distillation loss. At 1 they have the share of the gradient that they have in
+# RTMDet's recipe, as measured in short runs.
+loss_weight = 1.0
 tau = 1.0  # temperature of the softmax over space
 
 # ======================= What follows from it =======================

@@ -194,8 +194,14 @@ def distill(
         command = _command(templates, 'check.py', paths.distillation, *mixed)
         print(f'how long the student takes: {command}, once there is a teacher')
         return result
-    for path, run, who in runs:
-        _train(path, run, who, amp, resume)
+    scores = [_train(path, run, who, amp, resume) for path, run, who in runs]
+    if len(scores) == 2 and None not in scores and scores[1] >= scores[0]:
+        print(
+            f'the student has caught up with its teacher, {scores[1]:.3f} to {scores[0]:.3f}: it '
+            'may be better without. A larger model needs longer: train the teacher for more epochs '
+            f'({paths.teacher}), and see whether it helps: '
+            + _command(templates, 'compare.py', paths.distillation, *(['--amp'] if amp else []))
+        )
     print(f'the distilled RTMDet-{student}: {result.student_weights}')
     print(f'to test it: {_command(templates, "test.py", paths.student, result.student_weights)}')
     return result
@@ -310,10 +316,11 @@ def _check_configs(
             runner.model.init_weights()
 
 
-def _train(path: Path, run: Path, who: str, amp: bool, resume: bool) -> None:
+def _train(path: Path, run: Path, who: str, amp: bool, resume: bool) -> Optional[float]:
+    """Train unless that is done, and return the best mAP; None if it was done before."""
     if (run / BEST).is_file():
         print(f'the {who} is trained already: {run / BEST}')
-        return
+        return None
     print(f'training the {who}: {path}, into {run}', flush=True)
     runner = train(
         str(path),
@@ -333,3 +340,4 @@ def _train(path: Path, run: Path, who: str, amp: bool, resume: bool) -> None:
             f'warning: a teacher with a mAP of {score:.3f} has little to teach; train it longer or '
             f'from other weights (--teacher-ckpt {COCO}) before you distil from it'
         )
+    return score

@@ -58,8 +58,10 @@ class Progress:
             scores = [f'{v:.3f}' for k, v in evaluations[last].items() if k.endswith('_mAP')]
             text += f', val mAP {"/".join(scores)} after epoch {last}'
         left = self._left(index)
-        if left is not None:
+        if left is not None and left[0]:
             text += f', about {clock(left[0])} left, {clock(left[1])} for all runs'
+        elif left is not None and left[1]:
+            text += f', about {clock(left[1])} left for all runs'
         self._update(f'{title}: {text}', (index, done))
 
     def _left(self, index: int) -> Optional[tuple[float, float]]:

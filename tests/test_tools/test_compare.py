@@ -329,6 +329,7 @@ def test_shows_the_run_the_epoch_and_the_time_left(compared):
     lines = compared['progress'].splitlines()
     assert any(re.match(r'run 2/2 \(seed 0, plain\): epoch 1/4', line) for line in lines), lines
     assert any(re.search(r'about .* left, .* for all runs', line) for line in lines), lines
+    assert not any('about 0.0 s left' in line for line in lines), lines
     assert sum('done, bbox mAP' in line for line in lines) == 2
 
 

@@ -107,6 +107,19 @@ def test_a_rerun_trains_only_what_is_missing(run, here, capsys):
     assert 'the student is trained already' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('student, said', [(0.31, True), (0.29, False)])
+def test_a_teacher_that_is_no_better_than_its_student_is_pointed_out(
+    here, unchecked, data_root, monkeypatch, capsys, student, said
+):
+    scores = dict(teacher=0.3, student=student)
+    module = importlib.import_module('rtm_kd.apis.distill')
+    monkeypatch.setattr(module, '_train', lambda path, run, who, *_: scores[who])
+    call(data_root, train_teacher=True, name='n')
+    printed = capsys.readouterr().out
+    assert ('caught up with its teacher, 0.310 to 0.300' in printed) == said
+    assert ('tools/compare.py configs/n/kd_tiny_rtmdet_s_n.py' in printed) == said
+
+
 def test_ctrl_c_says_how_to_go_on(here, data_root, monkeypatch, capsys):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
