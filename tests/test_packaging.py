@@ -97,8 +97,8 @@ def test_mim_finds_tools_and_index(installed, tmp_path):
 # Ours as the base, in a config as a person writes it beside MMYOLO's: one step of training.
 MINE = """
 _base_ = 'rtm_kd::custom_dataset/kd_tiny_rtmdet_s_bccd.py'
-model = dict(teacher_ckpt='random')
-dataset = dict(data_root={data_root!r}, metainfo=dict(classes=('disc', 'square', 'star')))
+model = dict(teacher_ckpt='random', architecture=dict(num_classes=2))
+dataset = dict(data_root={data_root!r}, metainfo=dict(classes=('disc', 'square')))
 loader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dataset)
 train_dataloader = val_dataloader = test_dataloader = loader
 val_evaluator = test_evaluator = dict(ann_file={data_root!r} + 'annotations/val.json')
