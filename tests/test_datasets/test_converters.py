@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import mmcv
 import numpy as np
@@ -140,6 +141,13 @@ def test_the_tools_convert_every_split(yolo_root, voc_root, tmp_path):
         assert len(read(tmp_path / name / 'train.json')['images']) == count
         assert read(tmp_path / name / 'val.json')['annotations']
     assert sorted(path.name for path in yolo_root.iterdir()) == ['data.yaml', 'images', 'labels']
+
+
+@pytest.mark.parametrize('terminal', [True, False])
+def test_a_terminal_shows_the_time_that_is_left(yolo_root, tmp_path, monkeypatch, capsys, terminal):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: terminal)
+    run_tool('dataset_converters/yolo2coco.py', yolo_root, tmp_path / 'out')
+    assert ('ETA' in capsys.readouterr().err) == terminal
 
 
 def test_yolo_counts_what_it_drops_and_says_where(tmp_path):

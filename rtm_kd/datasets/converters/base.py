@@ -1,7 +1,11 @@
 import os
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
+
+from mmengine.utils import track_iter_progress
 
 from rtm_kd.utils.errors import UsageError
 
@@ -57,6 +61,11 @@ class Annotations:
     def split_for(self, use: str) -> Optional[str]:
         """Return the split to use as ``'train'`` or ``'val'``, None if there is none."""
         return next((name for name in (use, ALL) if name in self.splits), None)
+
+
+def with_progress(files: list[Path]) -> Iterable[Path]:
+    """Go through files, and on a terminal show how far, and how long it will take."""
+    return track_iter_progress(files, file=sys.stderr) if sys.stderr.isatty() else files
 
 
 def split_name(name: str) -> Optional[str]:

@@ -5,7 +5,16 @@ from xml.etree import ElementTree
 
 from rtm_kd.utils.errors import UsageError
 
-from .base import ALL, Annotations, Converted, files_with, read_text, relative_name, split_name
+from .base import (
+    ALL,
+    Annotations,
+    Converted,
+    files_with,
+    read_text,
+    relative_name,
+    split_name,
+    with_progress,
+)
 from .coco_writer import CocoWriter, check_class_names
 from .image_size import EXTENSIONS, image_size
 
@@ -34,7 +43,8 @@ class VocAnnotations(Annotations):
         self.path, self.root, self._images = path, root, images
         self._splits = _splits(path, root)
         self.splits = list(self._splits)
-        self._read = {file: _parse(file) for files in self._splits.values() for file in files}
+        files = [file for listed in self._splits.values() for file in listed]
+        self._read = {file: _parse(file) for file in with_progress(files)}
         names = {
             _text(entry, 'name')
             for tree in self._read.values()
@@ -46,7 +56,7 @@ class VocAnnotations(Annotations):
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes)
-        for file in self._splits[split]:
+        for file in with_progress(self._splits[split]):
             where = relative_name(file, self.root)
             tree = self._read[file]
             if not file.is_file():

@@ -17,6 +17,7 @@ from .base import (
     read_text,
     relative_name,
     split_name,
+    with_progress,
 )
 from .coco_writer import CocoWriter, check_class_names, first_few
 from .image_size import EXTENSIONS, image_size
@@ -74,7 +75,7 @@ class YoloAnnotations(Annotations):
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes)
         used, unlabelled = set(), []
-        for image in self._splits[split]:
+        for image in with_progress(self._splits[split]):
             label_file = _label_file(image, self.root, self.path, self._images)
             name = relative_name(image, self.root)
             if label_file is not None:
