@@ -42,13 +42,16 @@ step() {
 
 # Of MMEngine's log the lines of progress, without their preamble; of the rest the results.
 progress() {
-    awk '/Epoch\(/ {
-             sub(/.* - INFO - /, "")
-             gsub(/(base_lr|lr|data_time|coco\/bbox_mAP_[a-z0-9]+): [^ ]+ */, "")
-             print "  " $0
-             fflush()
-         }
-         /^(error:|student written|report written)/ { print "  " $0; fflush() }'
+    local line
+    # Not awk: some read a pipe in blocks, and then a minute's lines come at once.
+    while IFS= read -r line; do
+        if [[ $line == *'Epoch('* ]]; then
+            sed -E 's/.* - INFO - /  /
+                s/(base_lr|lr|data_time|coco\/bbox_mAP_[a-z0-9]+): [^ ]+ *//g' <<<"$line"
+        elif [[ $line =~ ^(error:|student written|report written) ]]; then
+            printf '  %s\n' "$line"
+        fi
+    done
 }
 
 # last_checkpoint RUN: the newest one that the run saved.
