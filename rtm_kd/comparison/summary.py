@@ -150,12 +150,16 @@ def _notes(first: dict, teacher_reason: str, runs: Runs, pairing: dict) -> list[
         )
     if teacher is None:
         notes.append(f"The teacher's own mAP was not measured: {teacher_reason}.")
-    elif teacher <= first['plain']['mean']:
-        notes.append(
-            f'The teacher has {teacher:.3f} mAP on these images, no more than the plain student '
-            f'with {first["plain"]["mean"]:.3f}, so it has little to teach: train it for longer, '
-            'or take a larger one.'
-        )
+    elif difference['verdict'] != 'gain':
+        plain, sd = first['plain']['mean'], first['plain']['sd'] or 0
+        if teacher <= plain + sd:
+            how = 'no' if teacher <= plain else 'hardly'
+            spread = f' ± {sd:.3f}' if sd else ''
+            notes.append(
+                f'The teacher has {teacher:.3f} mAP on these images, {how} more than the plain '
+                f'student with {plain:.3f}{spread}, so it has little to teach: train it longer, '
+                'or take a larger one.'
+            )
     for seed, pair in runs.items():
         for arm, run in pair.items():
             if run.resumed:

@@ -499,8 +499,15 @@ def test_what_speaks_against_the_figures_is_said(arguments, note):
     assert re.search(note, notes)
 
 
-def test_a_better_teacher_and_equal_images_need_no_word():
-    assert summary_of([0.4, 0.4], [0.45, 0.451], teacher=0.5)['notes'] == []
+def test_a_teacher_within_the_spread_of_the_plain_runs_is_pointed_out():
+    notes = ' '.join(summary_of([0.4, 0.44], [0.42, 0.41], teacher=0.43)['notes'])
+    assert 'has 0.430 mAP' in notes
+    assert 'hardly more than the plain student with 0.420 ± 0.028' in notes
+
+
+@pytest.mark.parametrize('teacher', [0.5, 0.39])
+def test_after_a_gain_a_teacher_and_equal_images_need_no_word(teacher):
+    assert summary_of([0.4, 0.4], [0.45, 0.451], teacher=teacher)['notes'] == []
 
 
 def test_two_sides_that_have_learnt_nothing_say_nothing_of_distillation():
