@@ -150,7 +150,8 @@ def _settings(cfg: Optional[Config]) -> dict[str, Any]:
     found['optimizer'] = optimizer.get('type')
     found['learning rate'] = optimizer.get('lr')
     found['weight decay'] = optimizer.get('weight_decay')
-    found['mixed precision'] = _get(cfg, 'optim_wrapper.type') == 'AmpOptimWrapper'
+    wrapper = str(_get(cfg, 'optim_wrapper.type'))
+    found['mixed precision'] = wrapper.endswith('AmpOptimWrapper')
     found['averaged weights (EMA)'] = any('EMA' in str(hook.get('type')) for hook in hooks)
     found['seed'] = _get(cfg, 'randomness.seed')
     return found

@@ -1,0 +1,18 @@
+import pytest
+from mmengine.config import Config
+
+from rtm_kd.inspection.facts import _settings
+
+
+@pytest.mark.parametrize(
+    'kind, mixed',
+    [
+        ('OptimWrapper', False),
+        ('AmpOptimWrapper', True),
+        ('mmengine.AmpOptimWrapper', True),
+        # What --amp makes of it on a CPU.
+        ('rtm_kd.CpuAmpOptimWrapper', True),
+    ],
+)
+def test_mixed_precision_is_seen_whatever_computes_it(kind, mixed):
+    assert _settings(Config(dict(optim_wrapper=dict(type=kind))))['mixed precision'] is mixed
