@@ -1,4 +1,3 @@
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Optional
@@ -6,7 +5,6 @@ from typing import Any, Optional
 import cv2
 import mmcv
 import numpy as np
-import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
@@ -16,6 +14,7 @@ from torch import nn
 
 from rtm_kd.registry import HOOKS
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.randomness import preserved_randomness
 from rtm_kd.visualization.attention import (
     attention_maps,
     compared_recorders,
@@ -81,7 +80,7 @@ class FeatureVisualizationHook(Hook):
                 'val_dataloader'
             )
         dataset = runner.val_loop.dataloader.dataset
-        with _same_randomness():
+        with preserved_randomness():
             self._samples = [dataset[i] for i in range(min(self.num_images, len(dataset)))]
         if runner.iter == 0:
             self._draw(runner)
@@ -124,18 +123,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-@contextmanager
-def _same_randomness() -> Iterator[None]:
-    """Leave the random numbers of training as they are."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def _picture(model: nn.Module, sample: dict) -> np.ndarray:

@@ -12,6 +12,7 @@ from rtm_kd.compat.channels_last import to_channels_last
 from rtm_kd.registry import MODELS, SCOPE, model_class
 from rtm_kd.utils.checkpoint import STUDENT_PREFIX
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.randomness import preserved_randomness
 
 from ..distillers import ConfigurableDistiller
 from ..distillers.recorder import Records, check_sources, record_outputs
@@ -91,32 +92,27 @@ class FpnTeacherDistill(BaseModel):
         super().__init__(data_preprocessor or student.data_preprocessor, init_cfg)
         self.architecture = student
         self._register_load_state_dict_pre_hook(_accept_plain_student)
-        distiller = {'_scope_': SCOPE, **distiller}
-        named = model_class(distiller)
-        if named is not None and not issubclass(named, ConfigurableDistiller):
-            raise UsageError(
-                f'distiller is a {named.__module__} class; this algorithm needs '
-                'type="rtm_kd.ConfigurableDistiller", which takes the same arguments'
+        # With one seed the student begins, and sees images, as it does without a distillation.
+        with preserved_randomness():
+            self.distiller = _build_distiller(distiller)
+            self.distiller.reference = reference
+            self._teacher = FrozenTeacher(
+                teacher,
+                teacher_ckpt,
+                self.distiller.teacher_sources,
+                self.data_preprocessor,
+                reference,
+                half_teacher,
             )
-        self.distiller = MODELS.build(distiller)
-        self.distiller.reference = reference
-        self._teacher = FrozenTeacher(
-            teacher,
-            teacher_ckpt,
-            self.distiller.teacher_sources,
-            self.data_preprocessor,
-            reference,
-            half_teacher,
-        )
-        self._warn_of_a_smaller_teacher()
-        self._channels_last = not reference
-        if self._channels_last:
-            to_channels_last(student)
-        if not module_inplace:
-            _set_inplace_false(student)
-        if not teacher_module_inplace:
-            _set_inplace_false(self.teacher)
-        self._fit_connectors()
+            self._warn_of_a_smaller_teacher()
+            self._channels_last = not reference
+            if self._channels_last:
+                to_channels_last(student)
+            if not module_inplace:
+                _set_inplace_false(student)
+            if not teacher_module_inplace:
+                _set_inplace_false(self.teacher)
+            self._fit_connectors()
 
     @property
     def student(self) -> nn.Module:
@@ -269,6 +265,17 @@ class FpnTeacherDistill(BaseModel):
                 logger='current',
                 level=logging.WARNING,
             )
+
+
+def _build_distiller(cfg: dict) -> ConfigurableDistiller:
+    cfg = {'_scope_': SCOPE, **cfg}
+    named = model_class(cfg)
+    if named is not None and not issubclass(named, ConfigurableDistiller):
+        raise UsageError(
+            f'distiller is a {named.__module__} class; this algorithm needs '
+            'type="rtm_kd.ConfigurableDistiller", which takes the same arguments'
+        )
+    return MODELS.build(cfg)
 
 
 def _accept_plain_student(state_dict: dict[str, torch.Tensor], prefix: str, *_) -> None:

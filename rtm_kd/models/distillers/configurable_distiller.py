@@ -12,6 +12,7 @@ from torch import nn
 
 from rtm_kd.registry import MODELS, SCOPE, model_class
 from rtm_kd.utils.errors import UsageError, near_misses
+from rtm_kd.utils.randomness import preserved_randomness
 
 from ..connectors.batch_statistics_norm import BatchStatisticsNorm
 from ..losses import ChannelWiseDivergence
@@ -94,6 +95,11 @@ class ConfigurableDistiller(BaseModule):
         self.loss_forward_mappings = loss_forward_mappings
         self._check_names()
         self._freeze_what_is_not_trained()
+
+    def init_weights(self) -> None:
+        """Initialise the connectors, and leave the run's random numbers as they are."""
+        with preserved_randomness():
+            super().init_weights()
 
     def compute_distill_losses(
         self, student_records: Records, teacher_records: Records, batch_size: int = 1
