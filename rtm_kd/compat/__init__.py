@@ -8,6 +8,7 @@ from . import (
     checkpoint_load,
     checkpoint_save,
     collate_scope,
+    config_text,
     cpu_distributed,
     mmcv_ext,
     mmrazor_quantization,
@@ -22,6 +23,7 @@ _FIXES = (
     cpu_distributed,
     collate_scope,
     package_configs,
+    config_text,
 )
 
 
