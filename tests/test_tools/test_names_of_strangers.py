@@ -97,6 +97,7 @@ def test_classes_with_braces_are_trained_and_found_again(
     shutil.copytree(data_root, 'data')
     make_coco(tmp_path / 'data')
     options = dict(make_options('data'), class_names=list(NAMES), max_epochs=1, val_interval=1)
+    del options['teacher_ckpt']
     train(plain_config, work_dir='run', cfg_options=options)
 
     work_dir = WorkDir('run')
