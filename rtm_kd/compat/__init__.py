@@ -11,12 +11,14 @@ from . import (
     config_text,
     cpu_distributed,
     mmcv_ext,
+    mmcv_version,
     mmrazor_quantization,
     package_configs,
 )
 
 _FIXES = (
     mmcv_ext,
+    mmcv_version,
     mmrazor_quantization,
     checkpoint_load,
     checkpoint_save,
