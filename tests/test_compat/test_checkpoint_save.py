@@ -129,8 +129,11 @@ def resumed(work_dir, save_best='mAP', **info):
 
 
 @pytest.mark.parametrize('best', ['', '.', '..', 'vis_data', 'best_of_all', 'notes.txt', 7, None])
-def test_resuming_deletes_nothing_that_a_checkpoint_names(tmp_path, best):
+def test_resuming_deletes_nothing_that_a_checkpoint_names(tmp_path, monkeypatch, best):
     work_dir, other = tmp_path / 'run', tmp_path / 'other'
+    (tmp_path / 'here').mkdir()
+    # Whatever a fault deletes, a relative path leads nowhere else.
+    monkeypatch.chdir(tmp_path / 'here')
     for folder in (work_dir / 'vis_data', work_dir / 'best_of_all', other):
         folder.mkdir(parents=True)
     for file in (other / 'notes.txt', work_dir / 'notes.txt', work_dir / 'epoch_a.pth'):
