@@ -9,6 +9,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
+# What may come from a package of another name: requirement -> module.
+MODULES = {'mmcv-lite': 'mmcv', 'mmengine': 'mmengine', 'mmdet': 'mmdet'}
 METAFILE = HERE / 'configs' / 'metafile.yml'
 # They need the checkout around them.
 NOT_PACKAGED = shutil.ignore_patterns('__pycache__', 'quickstart.sh', 'run_tests.sh', 'soak.sh')
@@ -17,17 +19,23 @@ NOT_PACKAGED = shutil.ignore_patterns('__pycache__', 'quickstart.sh', 'run_tests
 def requirements() -> list:
     lines = (HERE / 'requirements.txt').read_text(encoding='utf-8').splitlines()
     lines = [line for line in lines if line and not line.startswith('#')]
-    if has_full_mmcv():
-        lines = [line for line in lines if not line.startswith('mmcv-lite')]
-    return lines
+    return [line for line in lines if not brought_by_another(line)]
 
 
-def has_full_mmcv() -> bool:
-    # The full mmcv and mmcv-lite put their files into one folder: whoever compiled the one
-    # must not get the other on top of it. The environment's folders are asked, not sys.path,
-    # which in pip's build holds the build's requirements alone.
+def brought_by_another(requirement: str) -> bool:
+    # The full mmcv and mmcv-lite put their files into one folder, and so do the forks of mmcv,
+    # mmengine and mmdet with those: who has the one must not get the other on top of it. The
+    # environment's folders are asked, not sys.path, which in pip's build holds the build's
+    # requirements alone.
+    name = re.match(r'[\w-]+', requirement)[0]
+    module = MODULES.get(name)
     folders = [sysconfig.get_path('purelib'), sysconfig.get_path('platlib')]
-    return any(found.metadata['Name'] == 'mmcv' for found in distributions(path=folders))
+    names = {
+        found.metadata['Name']
+        for found in distributions(path=folders)
+        if module and any(str(file) == f'{module}/__init__.py' for file in found.files or ())
+    }
+    return bool(names) and name not in names
 
 
 def version() -> str:

@@ -12,6 +12,7 @@ from typing import Any, Optional
 from mmengine.config import Config
 from mmengine.hub import get_config
 
+from rtm_kd.compat.config_text import inert
 from rtm_kd.datasets.prepare import PreparedData
 from rtm_kd.utils.errors import UsageError
 
@@ -93,6 +94,13 @@ def choose_schedule(
         num_epochs_stage2=min(math.ceil(epochs / 10), 20) if epochs > 1 else 0,
         val_interval=max(epochs // 10, 1),
     )
+
+
+class _Beside(str):
+    """Name of a file that lies beside the config."""
+
+    def __repr__(self) -> str:
+        return repr('{{ fileDirname }}/' + self)
 
 
 @dataclass
@@ -197,7 +205,7 @@ def render_configs(
             f'{paths.teacher.name}.',
             dict(
                 _base_=f'./{paths.student.name}',
-                teacher='{{ fileDirname }}/' + paths.teacher.name,
+                teacher=_Beside(paths.teacher.name),
                 teacher_ckpt=teacher_ckpt,
             ),
         ),
@@ -258,9 +266,11 @@ def render(template: Path, title: str, values: Mapping[str, Any]) -> str:
 
 def _literal(value: Any, column: int) -> str:
     text = repr(value)
+    if isinstance(value, _Beside):
+        return text
     if isinstance(value, tuple) and column + len(text) > 100:
-        return '(\n' + ''.join(f'    {item!r},\n' for item in value) + ')'
-    return text
+        text = '(\n' + ''.join(f'    {item!r},\n' for item in value) + ')'
+    return inert(text)
 
 
 def _text_of(file: Path) -> Optional[str]:

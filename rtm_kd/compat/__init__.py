@@ -8,20 +8,24 @@ from . import (
     checkpoint_load,
     checkpoint_save,
     collate_scope,
+    config_text,
     cpu_distributed,
     mmcv_ext,
+    mmcv_version,
     mmrazor_quantization,
     package_configs,
 )
 
 _FIXES = (
     mmcv_ext,
+    mmcv_version,
     mmrazor_quantization,
     checkpoint_load,
     checkpoint_save,
     cpu_distributed,
     collate_scope,
     package_configs,
+    config_text,
 )
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from rtm_kd.utils import UsageError, report_usage_errors
 from rtm_kd.utils.files import written_whole
 
-from . import mmcv_ext, package_configs
+from . import mmcv_ext, mmcv_version, package_configs
 
-_MODULES = (mmcv_ext, package_configs)
+_MODULES = (mmcv_ext, mmcv_version, package_configs)
 # By path, since the package itself would load torch into every process; and silent if
 # a file is gone, since an uninstalled rtm_kd must not disturb anybody.
 _AT_START = """

@@ -3,16 +3,19 @@
 For: mmengine <= 0.10.7.
 Fault: MMEngine writes a file in its place, so that a kill while it writes leaves half of it;
 and its ``CheckpointHook`` deletes the oldest checkpoint before it has written the newest,
-with ``max_keep_ckpts=1`` the only one.
+with ``max_keep_ckpts=1`` the only one. It deletes the best checkpoint wherever the checkpoint
+that a run resumes from says that it is: any file or folder, or that of the work dir that this one
+was copied from.
 Here: a file is written beside its place and renamed when it is whole and on the disk, and
-``CheckpointHook`` deletes after it has written.
+``CheckpointHook`` deletes after it has written. Of the best checkpoint the name counts, in the
+run's own folder; what is not there is not the best.
 Can go: when MMEngine does the same.
 """
 
 import functools
 import os
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend
@@ -85,6 +88,37 @@ def _deletes_last(save: Any) -> Any:
     return saves_first
 
 
+def _forgets_others(before_train: Any) -> Any:
+    @functools.wraps(before_train)
+    def begin(self: CheckpointHook, runner: Any) -> None:
+        info = runner.message_hub.runtime_info
+        kept = info.pop('keep_ckpt_ids', ())
+        if isinstance(kept, (list, tuple)):
+            info['keep_ckpt_ids'] = [step for step in kept if type(step) is int]
+        before_train(self, runner)
+        if self.save_best is None:
+            return
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = _own_best(self, info, '')
+        else:
+            for indicator in self.key_indicators:
+                self.best_ckpt_path_dict[indicator] = _own_best(self, info, f'_{indicator}')
+
+    return begin
+
+
+def _own_best(hook: CheckpointHook, info: dict, suffix: str) -> Optional[str]:
+    noted = info.pop(f'best_ckpt{suffix}', None)
+    name = os.path.basename(noted) if isinstance(noted, str) else ''
+    path = hook.file_backend.join_path(hook.out_dir, name)
+    if name.startswith('best_') and hook.file_backend.isfile(path):
+        info[f'best_ckpt{suffix}'] = path
+        return path
+    # The best of this folder is still to come.
+    info.pop(f'best_score{suffix}', None)
+    return None
+
+
 def enable() -> None:
     if LocalBackend.put is _put:
         return
@@ -92,3 +126,4 @@ def enable() -> None:
     LocalBackend.put_text = _put_text
     for name in ('_save_checkpoint_with_step', '_save_best_checkpoint'):
         setattr(CheckpointHook, name, _deletes_last(getattr(CheckpointHook, name)))
+    CheckpointHook.before_train = _forgets_others(CheckpointHook.before_train)

@@ -19,7 +19,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.fileio import exists, get
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.utils import track_iter_progress
+from mmengine.utils import import_modules_from_strings, track_iter_progress
 from torch import nn
 
 from rtm_kd.models.algorithms.detector import build_detector, resolve_model_cfg
@@ -144,6 +144,8 @@ class _Dataset:
         # A dataset that draws itself would draw itself here.
         if root and '://' not in root and not os.path.exists(root):
             raise UsageError(f'the data in {root} are not there, seen from {os.getcwd()}')
+        if cfg.get('custom_imports'):
+            import_modules_from_strings(**cfg.custom_imports)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells how it goes
             self.dataset = DATASETS.build(dataset)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Optional
 from mmengine.config import Config
 
 from rtm_kd.utils.checkpoint import checkpoints_newest_first, read_checkpoint
+from rtm_kd.utils.config import read_dumped_config
 from rtm_kd.utils.errors import UsageError
 
 DISTILL_PREFIX = 'distill.'
@@ -311,8 +312,8 @@ def _environment(text: str) -> dict[str, str]:
 def _config(folders: list[Path]) -> Optional[Config]:
     for folder in reversed(folders):
         try:
-            return Config.fromfile(str(folder / 'vis_data' / 'config.py'))
-        except Exception:  # a file that is missing, cut off, or for other packages
+            return read_dumped_config(str(folder / 'vis_data' / 'config.py'))
+        except UsageError:  # missing, cut off, or with what can't be written out
             continue
     return None
 

@@ -72,6 +72,43 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
     return cfg
 
 
+def read_dumped_config(filename: str) -> Config:
+    """Read a config as MMEngine dumps it. Nothing of it is run or imported, and nothing replaced.
+
+    Args:
+        filename (str): Path of the config.
+
+    Raises:
+        ValueError: If it is anything but ``name = value`` with values that are written out.
+    """
+    values = {}
+    try:
+        with open(filename, encoding='utf-8') as file:
+            statements = ast.parse(file.read()).body
+        for statement in statements:
+            (target,) = statement.targets
+            values[target.id] = ast.literal_eval(_DictDisplays().visit(statement.value))
+        return Config(values, filename=filename)
+    except Exception as error:  # what a file holds that is cut off, or no config at all
+        raise UsageError(f'{filename} is not a config that MMEngine dumped ({error})') from error
+
+
+class _DictDisplays(ast.NodeTransformer):
+    """Turns ``dict(a=1)`` and ``dict({'a': 1})`` into ``{'a': 1}``."""
+
+    def visit_Call(self, call: ast.Call) -> ast.expr:
+        self.generic_visit(call)
+        if getattr(call.func, 'id', None) != 'dict':
+            raise ValueError(f'line {call.lineno} calls a function')
+        if call.args:
+            (mapping,) = call.args
+            return mapping
+        if any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError(f'line {call.lineno} unpacks a dict')
+        keys = [ast.Constant(keyword.arg) for keyword in call.keywords]
+        return ast.Dict(keys, [keyword.value for keyword in call.keywords])
+
+
 def _where(error: Exception) -> str:
     """Return ``', line 7 of a.py'``, the place in a config file that raised it, if one did."""
     frames = [

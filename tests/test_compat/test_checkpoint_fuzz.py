@@ -39,7 +39,12 @@ _OPERANDS = st.sampled_from(
 _STEPS = st.sampled_from(
     [
         *[b'R', b'b', b't', b'o', b's', b'u', b'a', b'e', b'0', b'2', b'Q', b'q\x00', b'h\x00'],
-        *[b'\x81', b'\x85', b'\x86', b'\x8f', b'\x92', b'\x93'],
+        *[b'\x81', b'\x85', b'\x86', b'\x8f', b'\x90', b'\x91', b'\x92', b'\x93', b'd', b'Q'],
+        # Depth, sizes that are not there, and text that is no name.
+        *[b'\x85' * 2000, b'2\x86' * 60, b'\x96' + b'\xff\xff\xff\x7f' + bytes(4) + b'a'],
+        *[b'\x8b\xff\xff\xff\x7f', b'\x8e' + b'\xff' * 7 + b'\x7f', b'I' + b'9' * 5000 + b'\n'],
+        *[b'Vos\nVsystem\n\x93', b'V\\u000a\nV\\ud800\n\x93', b'V' + b'a' * 9999 + b'\nV\n\x93'],
+        b'VStorage\nVFloatStorage\n\x93',
     ]
 )
 _GLOBALS = _NAMES.map(lambda name: b'c' + name.replace(' ', '\n').encode() + b'\n')
@@ -83,9 +88,14 @@ _DATA = st.one_of(
     *[st.binary(max_size=16), st.just(b'A' * 8), st.lists(st.integers(), max_size=2)],
     *[st.text(max_size=8), st.none()],
 )
+_SIZES = st.one_of(
+    st.integers(-1, 3),
+    # Their product wraps.
+    st.sampled_from([np.uint8(16), np.int64(2**62), np.float64(2), 2**70, True, torch.tensor(2)]),
+)
 _ARRAYS = st.builds(
     lambda *state: Call(_RECONSTRUCT, *_BEGUN, state=(1, *state)),
-    *[st.lists(st.integers(-1, 3), max_size=2).map(tuple), _DTYPES, st.booleans(), _DATA],
+    *[st.lists(_SIZES, max_size=2).map(tuple), _DTYPES, st.booleans(), _DATA],
 )
 _SCALARS = st.builds(lambda *arguments: Call(_SCALAR, *arguments), _DTYPES, _DATA)
 

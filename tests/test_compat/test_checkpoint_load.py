@@ -4,6 +4,7 @@ import logging
 import operator
 import os
 import pickle
+import re
 import subprocess
 import tarfile
 import zipfile
@@ -276,3 +277,220 @@ def test_a_download_is_checked_against_the_hash_in_its_name(checkpoint, tmp_path
     (folder / good.name).write_bytes(data[:-1])
     with pytest.raises(pickle.UnpicklingError, match='damaged'):
         checkpoint_load.load_url(good.as_uri(), model_dir=str(folder), progress=False)
+
+
+@pytest.mark.parametrize('number', [None, False, True])
+def test_a_later_mmengine_passes_weights_only(checkpoint, content, number):
+    check(checkpoint_load.load(str(checkpoint), map_location='cpu', weights_only=number), content)
+
+
+def pickled(*parts):
+    return b'\x80\x04' + b''.join(parts) + b'.'
+
+
+def text(value):
+    return b'X' + len(value).to_bytes(4, 'little') + value.encode()
+
+
+def name(module, function):
+    return text(module) + text(function) + b'\x93'
+
+
+def scalar(dtype, data):
+    return name('numpy._core.multiarray', 'scalar') + dtype + data + b'\x86R'
+
+
+def dtype(name_):
+    return name('numpy', 'dtype') + text(name_) + b'\x89\x88\x87R'
+
+
+RECONSTRUCT = (
+    name('numpy._core.multiarray', '_reconstruct')
+    + name('numpy', 'ndarray')
+    + b'K\x00\x85C\x01b\x87R'
+)
+SIXTEEN = scalar(dtype('u1'), b'C\x01\x10')
+DEEP = b'N' + b'\x85' * 100_000
+WIDE = b'N' + b'\x85' + b'2\x86' * 60  # 2 x 2 x 2 ...
+TENSOR = (
+    name('torch._utils', '_rebuild_tensor_v2')
+    + b'('
+    + b'('
+    + text('storage')
+    + name('torch', 'FloatStorage')
+    + text('0')
+    + text('cpu')
+    + b'K\x06tQ'
+)
+OTHER_TENSOR = TENSOR.replace(text('FloatStorage'), text('DoubleStorage'))[:-4] + b'K\x03tQ'
+EXPANDED = TENSOR + b'K\x00J\x00\x00\x00\x10\x85K\x00\x85\x89}t' + b'R'
+
+
+def array(shape, kind=b'', data=b'', dtype_=None):
+    return RECONSTRUCT + b'(K\x01' + shape + (dtype_ or dtype('O8')) + b'\x89' + data + b'tb'
+
+
+BAD = {
+    # What numpy multiplies wraps: 16 x 16 in eight bits is nothing.
+    'numbers of numpy as a shape': (array(SIXTEEN * 2 + b'\x86', data=b']'), 'not of its size'),
+    'a negative shape': (array(b'J\xff\xff\xff\xff\x85', data=b']'), 'not of its size'),
+    'a shape of truth values': (array(b'\x88\x85', data=b']Na'), 'not of its size'),
+    'a list as a shape': (array(b']', data=b']Na'), 'not of its size'),
+    'more objects than there are': (array(b'K\x02\x85', data=b']Na'), 'not of its size'),
+    'text as data': (array(b'K\x01\x85', data=text('a')), 'not of its size'),
+    'fewer bytes': (array(b'K\x02\x85', data=b'C\x01a', dtype_=dtype('u1')), 'not of its size'),
+    'no dtype': (array(b'K\x01\x85', data=b'C\x01a', dtype_=b'N'), 'not of its size'),
+    'arrays in arrays': (array(b'K\x01\x85', data=b']' + array(b')', data=b']Na') + b'a'), 'other'),
+    'a number of a tensor as a size': (
+        TENSOR + SIXTEEN + b'K\x01\x85K\x01\x85\x89}tR',
+        'tensor of',
+    ),
+    'numbers of numpy as a size': (
+        TENSOR + b'K\x00' + SIXTEEN + b'\x85K\x01\x85\x89}tR',
+        'a tensor of',
+    ),
+    'numbers of numpy as a stride': (
+        TENSOR + b'K\x00K\x01\x85' + SIXTEEN + b'\x85\x89}tR',
+        'a tensor of',
+    ),
+    'an expanded tensor': (EXPANDED, 'repeats its storage'),
+    'a stride too few': (TENSOR + b'K\x00K\x01K\x02\x86K\x01\x85\x89}tR', 'exceeds its storage'),
+    'a deep key': (b'}' + DEEP + b'Ns', 'as a key'),
+    'a deep key of protocol 0': (b'(' + DEEP + b'Nd', 'as a key'),
+    'keys in a row': (b'}(' + DEEP + b'Nu', 'as a key'),
+    'a deep member': (b'\x8f(' + DEEP + b'\x90', 'as a key'),
+    'a deep member of a frozenset': (b'(' + DEEP + b'\x91', 'as a key'),
+    'a deep member of a set of protocol 2': (
+        name('builtins', 'set') + b']' + DEEP + b'a\x85R',
+        'as a key',
+    ),
+    'a deep key of an OrderedDict': (
+        name('collections', 'OrderedDict') + b'](' + DEEP + b'N\x86e\x85R',
+        'OrderedDict|as a key',
+    ),
+    'a tuple with a hash of 2^60 steps': (b'}' + WIDE + b'Ns', 'as a key'),
+    'more values than bytes': (WIDE, 'more values'),
+    'values in values': (b']' * 200 + b'a' * 199, '100 deep'),
+    'a list in itself': (b']q\x00h\x00a', '100 deep'),
+    'a bytearray of 3 GB': (
+        b'\x96' + (3 << 30).to_bytes(8, 'little') + b'a',
+        'old pickle|no place',
+    ),
+    'a dtype of 2 GB': (dtype('S2000000000'), 'the dtype'),
+    'a number without data': (
+        name('numpy._core.multiarray', 'scalar') + dtype('S90000') + b'\x85R',
+        'a number of NoneType|a number of an object of NoneType|a number of',
+    ),
+    'a number of fewer bytes': (scalar(dtype('f8'), b'C\x01a'), 'not of its size'),
+    'an object as a number': (scalar(dtype('O8'), b'N'), 'a number of'),
+    'a record': (dtype('i8,O'), 'the dtype'),
+    'a dtype of dates': (dtype('M8'), 'the dtype'),
+    'a set of a tensor': (
+        name('builtins', 'set') + TENSOR + b'K\x00K\x01\x85K\x01\x85\x89}tR\x85R',
+        'a set of',
+    ),
+    'a Size of a tensor': (name('torch', 'Size') + b'V1\n\x85R', 'a torch.Size'),
+    'members of a tensor': (TENSOR + b'K\x00K\x01\x85K\x01\x85\x89}tR(K\x01\x90', 'items of'),
+    'items of a tensor': (TENSOR + b'K\x00K\x01\x85K\x01\x85\x89}tRK\x00K\x01s', 'items of'),
+    'an array with members': (array(b')', data=b']Na') + b'(K\x01e', 'items of'),
+    'a number of many digits': (b'I' + b'1' * 100_000 + b'\n', 'digits'),
+    'a long number of many digits': (b'L0x' + b'1' * 100_000 + b'L\n', 'digits'),
+    'a number of many bytes': (b'\x8b\x00\x00\x10\x00' + b'1' * 2**20, 'no place'),
+    'an object of any class': (
+        name('copyreg', '_reconstructor') + name('builtins', 'object') * 2 + b'N\x87R',
+        '_reconstructor of object',
+    ),
+    'a base of any class': (
+        name('copyreg', '_reconstructor')
+        + name('mmengine.logging.history_buffer', 'HistoryBuffer')
+        + name('numpy', 'ndarray')
+        + b'N\x87R',
+        '_reconstructor',
+    ),
+    'an object with keywords': (
+        name('mmengine.logging.history_buffer', 'HistoryBuffer') + b')}\x92',
+        'old pickle protocol',
+    ),
+    'text decoded again and again': (
+        name('_codecs', 'encode')
+        + b'0'
+        + text('a' * 2**16)
+        + b'q\x000'
+        + (name('_codecs', 'encode') + b'h\x00' + text('latin1') + b'\x86R') * 64,
+        'takes more than',
+    ),
+    'another storage of its name': (TENSOR + OTHER_TENSOR, 'two storages'),
+    'a name of two lines': (
+        text('os\nerror: 1') + text('a' * 5000) + b'\x93',
+        re.escape(r"'os\nerror"),
+    ),
+}
+
+
+@pytest.mark.parametrize('kind', BAD)
+def test_what_would_crash_hang_or_eat_memory_is_refused_in_a_line(tmp_path, kind):
+    program, reason = BAD[kind]
+    path = tmp_path / 'bad.pth'
+    with zipfile.ZipFile(path, 'w') as file:
+        file.writestr('archive/data.pkl', pickled(program))
+        file.writestr('archive/version', '3\n')
+        file.writestr('archive/byteorder', 'little')
+        file.writestr('archive/data/0', bytes(24))
+    with pytest.raises(pickle.UnpicklingError, match=rf'bad\.pth .*({reason})') as caught:
+        checkpoint_load.load(str(path), map_location='cpu')
+    assert '\n' not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_records_that_grow_when_they_are_read_are_refused(checkpoint, tmp_path):
+    path = tmp_path / 'bad.pth'
+    with zipfile.ZipFile(checkpoint) as source:
+        records = {item: source.read(item) for item in source.namelist()}
+    folder = next(iter(records)).split('/')[0]
+    for grown in ('data.pkl', 'byteorder', 'data/0', '.data/of no use'):
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as target:
+            for item, data in {**records, f'{folder}/{grown}': bytes(2**20)}.items():
+                target.writestr(item, data)
+        with pytest.raises(pickle.UnpicklingError, match='take more than its size'):
+            checkpoint_load.load(str(path))
+
+
+def old(content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    return path.read_bytes()
+
+
+def test_an_old_file_without_the_content_of_a_storage_shows_no_memory(tmp_path):
+    path = tmp_path / 'old.pth'
+    data = old(dict(state_dict=dict(weight=torch.ones(4))), path)
+    content = (4).to_bytes(8, 'little') + torch.ones(4).numpy().tobytes()
+    assert data.endswith(content)
+    (key,) = checkpoint_keys(data)
+    keys = b'\x80\x02]q\x00X' + len(key).to_bytes(4, 'little') + key + b'q\x01a.'
+    assert data.count(keys) == 1
+    for changed in (
+        data.replace(keys, b'\x80\x02].'),  # left out
+        data.replace(keys, keys[:-2] + b'q\x01ah\x01a.'),
+        data[: -len(content)] + (2**62 + 4).to_bytes(8, 'little') + content[8:],  # wraps
+        data[:-1],
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(pickle.UnpicklingError, match='without their content'):
+            checkpoint_load.load(str(path))
+    path.write_bytes(data)
+    assert checkpoint_load.load(str(path))['state_dict']['weight'].sum() == 4
+
+
+def checkpoint_keys(data):
+    """The storages that an old file names."""
+    return {part.split(b'q')[0] for part in [data[data.rindex(b']q\x00X') + 8 :]]}
+
+
+def test_the_header_of_a_tar_archive_is_all_that_is_read_of_it(tmp_path):
+    path = tmp_path / 'old.tar'
+    with tarfile.open(path, 'w', format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo('storages')
+        info.pax_headers = dict(comment='a' * 5000)
+        archive.addfile(info, io.BytesIO())
+    path.write_bytes(path.read_bytes()[:600])  # nothing of what the header announces
+    with pytest.raises(pickle.UnpicklingError, match=r'old\.tar asks for a tar archive'):
+        read(path)

@@ -3,11 +3,13 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import MessageHub
 
 from rtm_kd.apis import train
 from rtm_kd.compat import checkpoint_save
@@ -108,3 +110,61 @@ def test_the_only_checkpoint_is_deleted_after_the_next_is_written(
         'epoch_2.pth',
     ]
     assert torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['meta']['epoch'] == 2
+
+
+def resumed(work_dir, save_best='mAP', **info):
+    """A hook as it is when a run has resumed from a checkpoint with this information."""
+    hub = MessageHub('resumed')
+    hub.runtime_info.update(info)
+    logger = SimpleNamespace(info=lambda text: None, warning=lambda text: None)
+    runner = SimpleNamespace(
+        work_dir=str(work_dir), message_hub=hub, logger=logger, epoch=2, iter=8
+    )
+    runner.save_checkpoint = lambda folder, filename, *args, **kwargs: torch.save(
+        {}, os.path.join(folder, filename)
+    )
+    hook = CheckpointHook(save_best=save_best, rule='greater', max_keep_ckpts=1)
+    hook.before_train(runner)
+    return hook, runner
+
+
+@pytest.mark.parametrize('best', ['', '.', '..', 'vis_data', 'best_of_all', 'notes.txt', 7, None])
+def test_resuming_deletes_nothing_that_a_checkpoint_names(tmp_path, monkeypatch, best):
+    work_dir, other = tmp_path / 'run', tmp_path / 'other'
+    (tmp_path / 'here').mkdir()
+    # Whatever a fault deletes, a relative path leads nowhere else.
+    monkeypatch.chdir(tmp_path / 'here')
+    for folder in (work_dir / 'vis_data', work_dir / 'best_of_all', other):
+        folder.mkdir(parents=True)
+    for file in (other / 'notes.txt', work_dir / 'notes.txt', work_dir / 'epoch_a.pth'):
+        file.touch()
+    before = {*tmp_path.rglob('*')}
+    for path in (best, os.path.join(str(other), str(best)), os.path.join(str(work_dir), str(best))):
+        hook, runner = resumed(
+            work_dir, best_ckpt=path, best_score=0.1, keep_ckpt_ids=['a', 'a/../../other', 1]
+        )
+        hook.after_val_epoch(runner, dict(mAP=0.2))
+        assert before <= {*tmp_path.rglob('*')}
+
+
+@pytest.mark.parametrize('save_best, key', [('mAP', ''), (['mAP', 'mAP_50'], '_mAP')])
+def test_a_copied_work_dir_has_a_best_of_its_own(tmp_path, save_best, key):
+    original, copy = tmp_path / 'original', tmp_path / 'copy'
+    for folder in (original, copy):
+        folder.mkdir()
+        (folder / 'best_mAP_epoch_1.pth').touch()
+    info = {f'best_ckpt{key}': str(original / 'best_mAP_epoch_1.pth'), f'best_score{key}': 0.1}
+    hook, runner = resumed(copy, save_best, **info)
+    # In a moved one the best is known where it is now.
+    assert runner.message_hub.get_info(f'best_ckpt{key}') == str(copy / 'best_mAP_epoch_1.pth')
+    hook.after_val_epoch(runner, dict(mAP=0.2, mAP_50=0.3))
+    assert [path.name for path in original.iterdir()] == ['best_mAP_epoch_1.pth']
+    assert not (copy / 'best_mAP_epoch_1.pth').exists()
+    assert (copy / 'best_mAP_epoch_2.pth').exists()
+
+
+def test_what_is_not_in_the_work_dir_is_not_the_best(tmp_path):
+    hook, runner = resumed(tmp_path, best_ckpt='/elsewhere/best_mAP_epoch_1.pth', best_score=0.9)
+    hook.after_val_epoch(runner, dict(mAP=0.2))
+    assert (tmp_path / 'best_mAP_epoch_2.pth').exists()
+    assert runner.message_hub.get_info('best_score') == 0.2

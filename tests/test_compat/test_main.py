@@ -8,7 +8,7 @@ import pytest
 from mmcv import _ext
 
 from rtm_kd.compat import __main__ as opt_in
-from rtm_kd.compat import mmcv_ext, package_configs
+from rtm_kd.compat import mmcv_ext, mmcv_version, package_configs
 from rtm_kd.utils import UsageError
 
 supplied = pytest.mark.skipif(
@@ -22,7 +22,7 @@ sys.stderr = sys.stdout
 site.addsitedir('.')
 print([type(finder).__name__ for finder in sys.meta_path if not isinstance(finder, type)])
 """
-OURS = "['PackageConfigsFinder', 'MmcvExtFinder']"
+OURS = "['PackageConfigsFinder', 'MmcvVersionFinder', 'MmcvExtFinder']"
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def copies(monkeypatch, tmp_path):
     def copy(name, exist=True):
         folder = tmp_path / name
         folder.mkdir()
-        for module in (mmcv_ext, package_configs):
+        for module in (mmcv_ext, mmcv_version, package_configs):
             target = folder / Path(module.__file__).name
             if exist:
                 shutil.copy(module.__file__, target)

@@ -27,7 +27,8 @@ def parse_args() -> argparse.Namespace:
         '--images',
         type=int,
         default=4,
-        help='validation images to show, the worst of twenty times as many; 0 for none '
+        help='validation images to show, the worst of twenty times as many; 0 for none, which is '
+        'for the work dir of a stranger: what its config names is built, so it is code '
         '(default: %(default)s)',
     )
     parser.add_argument(

@@ -1,0 +1,66 @@
+"""Configs in which text of strangers stays text.
+
+For: mmengine <= 0.10.7.
+Fault: MMEngine puts values into the *text* of a config in place of ``{{ ... }}``, quoted or not,
+before Python reads it, and the default of ``{{$NAME:default}}`` is a regular expression and a
+template. So a class name in a config that was dumped, or a folder's name in place of
+``{{ fileDirname }}``, may become code.
+Here: a dumped config has no ``{{``, since :func:`inert` writes it with an escape, and the name of a
+config's file or folder comes in with escapes for all that a string literal may not hold.
+Can go: when MMEngine replaces values in the parsed config.
+"""
+
+import functools
+import os
+import re
+
+from mmengine.config import Config
+
+_FILE_VARIABLE = re.compile(
+    r'\{\{\s*(fileDirname|fileBasename|fileBasenameNoExtension|fileExtname)\s*\}\}'
+)
+_NOT_IN_A_LITERAL = re.compile(r'[\'"\\{}\x00-\x1f]')
+
+
+def inert(source: str) -> str:
+    """Return Python source of the same values, into which MMEngine substitutes nothing.
+
+    Args:
+        source (str): Of literals, as ``repr`` writes them: outside of a string none has ``{{``,
+            and inside of one no backslash before it is without its own.
+    """
+    return source.replace('{{', r'{\x7b')
+
+
+def _substitute_predefined_vars(filename: str, temp_config_name: str) -> None:
+    folder, name = os.path.split(filename)
+    stem, suffix = os.path.splitext(name)
+    values = dict(
+        fileDirname=folder.replace('\\', '/') if os.sep == '\\' else folder,
+        fileBasename=name,
+        fileBasenameNoExtension=stem,
+        fileExtname=suffix,
+    )
+    with open(filename, encoding='utf-8') as file:
+        text = file.read()
+    text = _FILE_VARIABLE.sub(lambda match: _escaped(values[match[1]]), text)
+    with open(temp_config_name, 'w', encoding='utf-8') as file:
+        file.write(text)
+
+
+def _escaped(value: str) -> str:
+    # Python, JSON and YAML in double quotes spell it alike.
+    return _NOT_IN_A_LITERAL.sub(lambda match: f'\\u{ord(match[0]):04x}', value)
+
+
+def enable() -> None:
+    if Config._substitute_predefined_vars is _substitute_predefined_vars:
+        return
+    Config._substitute_predefined_vars = staticmethod(_substitute_predefined_vars)
+    original = Config.pretty_text.fget
+
+    @functools.wraps(original)
+    def pretty_text(self: Config) -> str:
+        return inert(original(self))
+
+    Config.pretty_text = property(pretty_text)

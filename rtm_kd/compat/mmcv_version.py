@@ -1,0 +1,50 @@
+"""Any mmcv from 2.0 on, below MMDetection, MMYOLO and MMRazor.
+
+For: mmdet 3.x, mmyolo 0.6 and mmrazor 1.0 with mmcv from 2.1 on, and onedl-mmcv 2.3.
+Fault: each asserts on import that mmcv is older than 2.1 or 2.2, and runs with later ones.
+Here: while one of them is imported, a later mmcv 2.x says that it is 2.0.1.
+Can go: when MMYOLO takes them.
+
+Only the standard library is imported at the top: with the opt-in of
+``python -m rtm_kd.compat enable`` this file runs at the start of every Python process.
+"""
+
+import importlib.abc
+import re
+import sys
+from importlib.machinery import PathFinder
+from types import ModuleType
+
+PACKAGES = ('mmdet', 'mmyolo', 'mmrazor')
+_SAID = '2.0.1'
+
+
+class MmcvVersionFinder(importlib.abc.MetaPathFinder):
+    """Finds these packages as Python does, and has them see another version of mmcv."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in PACKAGES:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_with_older(module: ModuleType) -> None:
+                import mmcv
+
+                version = mmcv.__version__
+                if re.match(r'2\.[1-9]', version):
+                    mmcv.__version__ = _SAID
+                try:
+                    load(module)
+                finally:
+                    mmcv.__version__ = version
+
+            spec.loader.exec_module = load_with_older
+        return spec
+
+
+def enable() -> None:
+    # By name: the opt-in loads this file under another module name.
+    if not any(type(finder).__name__ == MmcvVersionFinder.__name__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, MmcvVersionFinder())

@@ -1,0 +1,89 @@
+"""Text of strangers in configs: it is the same after any number of writings and readings."""
+
+import pytest
+from mmengine.config import Config
+
+from rtm_kd.compat.config_text import inert
+from rtm_kd.utils import UsageError, load_config
+from rtm_kd.utils.config import read_dumped_config
+
+# Each was run, or became something else, when MMEngine read it.
+NAMES = (
+    '{{$X:.*}}',
+    "}}'+str(__import__('os').system('touch OWNED')),)#",
+    '{{ fileBasename }}',
+    '{{ _base_.data_root }}',
+    '{{{{$X:a}}}}',
+    'a "quote", it\'s\\ {{ fileDirname }}\\',
+)
+
+
+@pytest.mark.parametrize('read', [Config.fromfile, load_config, read_dumped_config])
+def test_a_dumped_config_says_what_the_config_said(tmp_path, monkeypatch, read):
+    monkeypatch.chdir(tmp_path)
+    values = dict(
+        names=NAMES,
+        listed=[*NAMES, dict(name=NAMES)],
+        dataset=dict(data_root=NAMES[5], metainfo=dict(classes=NAMES)),
+        mapped={'not an identifier': NAMES[0], 'nested': {'1': {}}, 2: -1.5},
+        nothing=None,
+    )
+    cfg = Config(values)
+    for _ in range(2):
+        cfg.dump('dumped.py')
+        cfg = read('dumped.py')
+        assert cfg.to_dict() == values
+    assert not (tmp_path / 'OWNED').exists()
+
+
+@pytest.mark.parametrize('name', [*NAMES, "'+str(__import__('os').system('touch OWNED'))+'"])
+def test_the_folder_of_a_config_is_no_code(tmp_path, monkeypatch, name):
+    folder = tmp_path / name.replace('/', '_')
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for quote in ("'", '"', '"""'):
+        (folder / 'c.py').write_text(
+            f'a = {quote}{{{{ fileDirname }}}}/{{{{fileBasename}}}}{quote}'
+        )
+        assert Config.fromfile(str(folder / 'c.py')).a == f'{folder}/c.py'
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_what_a_config_asks_to_be_replaced_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv('HERE', 'there')
+    (tmp_path / 'base.py').write_text('x = [1]')
+    (tmp_path / 'c.py').write_text(
+        "_base_ = './base.py'\na = '{{ fileBasenameNoExtension }}{{fileExtname}}'\n"
+        "b = '{{$HERE:here}}'\nc = {{_base_.x}}\n"
+    )
+    cfg = load_config(str(tmp_path / 'c.py'))
+    assert (cfg.a, cfg.b, cfg.c) == ('c.py', 'there', [1])
+
+
+def test_source_that_is_made_inert_has_the_same_values():
+    for value in (NAMES, '\\{{', '\n{{{', b'{{', ['{', '{{'], {'{{': '}}'}):
+        assert '{{' not in inert(repr(value)) and eval(inert(repr(value))) == value
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        "__import__('os').system('touch OWNED')",
+        "a = __import__('os').system('touch OWNED')",
+        "a = dict(b=[dict(**open('OWNED', 'w'))])",
+        "a = dict({'b': dict(c=open('OWNED', 'w'))})",
+        'from os import system as a',
+        'a = b = 1',
+        'a = dict(1, 2)',
+        'a.b = 1',
+        "filename = 'reserved'",
+        'a = ' + '(' * 5000,
+        'a = <class X>',
+    ],
+)
+def test_a_work_dirs_config_is_read_and_not_run(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'config.py').write_text(text)
+    with pytest.raises(UsageError, match=r'^config\.py is not a config that MMEngine dumped'):
+        read_dumped_config('config.py')
+    assert not (tmp_path / 'OWNED').exists()

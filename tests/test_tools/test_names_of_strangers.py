@@ -1,0 +1,112 @@
+"""Class names, file names and paths that would be code, or something else, in a config's text."""
+
+import importlib
+import json
+import os
+import shutil
+
+import pytest
+import yaml
+from helpers import ROOT, make_options
+from mmengine.config import Config
+
+from rtm_kd.apis import distill, train
+from rtm_kd.comparison.arms import paired_configs
+from rtm_kd.inspection.work_dir import WorkDir
+from rtm_kd.utils import load_config
+
+FIRST, SECOND = '{{$X:.*}}', "}}'+str(__import__('os').system('touch OWNED')),)#"
+NAMES = (FIRST, SECOND)
+
+
+def make_coco(root):
+    for split in ('train', 'val'):
+        path = root / 'annotations' / f'{split}.json'
+        content = json.loads(path.read_text())
+        for category, name in zip(content['categories'], NAMES):
+            category['name'] = name
+        path.write_text(json.dumps(content))
+
+
+def make_yolo(root):
+    shutil.rmtree(root / 'annotations')
+    (root / 'labels').mkdir()
+    for image in (root / 'images').iterdir():
+        label = int(image.stem) % 2
+        (root / 'labels' / f'{image.stem}.txt').write_text(f'{label} 0.5 0.5 0.5 0.5\n')
+    content = dict(names=list(NAMES), train='images', val='images')
+    (root / 'data.yaml').write_text(yaml.safe_dump(content))
+
+
+def make_voc(root):
+    shutil.rmtree(root / 'annotations')
+    (root / 'images').rename(root / 'JPEGImages')
+    (root / 'Annotations').mkdir()
+    (root / 'ImageSets/Main').mkdir(parents=True)
+    stems = [image.stem for image in (root / 'JPEGImages').iterdir()]
+    for split in ('train', 'val'):
+        (root / f'ImageSets/Main/{split}.txt').write_text('\n'.join(stems))
+    for stem in stems:
+        (root / f'Annotations/{stem}.xml').write_text(
+            f'<annotation><filename>{stem}.png</filename>'
+            '<size><width>64</width><height>64</height></size>'
+            f'<object><name>{NAMES[int(stem) % 2]}</name><bndbox><xmin>4</xmin><ymin>4</ymin>'
+            '<xmax>40</xmax><ymax>44</ymax></bndbox></object></annotation>'
+        )
+
+
+@pytest.mark.parametrize('make', [make_coco, make_yolo, make_voc])
+@pytest.mark.parametrize('folder', ['data', '{{$X:a}} "b\\', '{{ fileBasename }}'])
+def test_the_written_configs_say_what_the_data_say(
+    data_root, tmp_path, monkeypatch, capsys, make, folder
+):
+    monkeypatch.chdir(tmp_path)
+    # What they say, not whether there are models to them.
+    module = importlib.import_module('rtm_kd.apis.distill')
+    monkeypatch.setattr(module, '_check_configs', lambda *args, **kwargs: None)
+    shutil.copytree(data_root, folder)
+    make(tmp_path / folder)
+    result = distill(
+        folder,
+        student='tiny',
+        teacher='s',
+        templates=str(ROOT / 'configs/custom_dataset'),
+        train_teacher=True,
+        work_dir=f'{folder}/runs {{{{$Y:.}}}}',
+        dry_run=True,
+    )
+    cfg = load_config(str(result.configs.distillation))
+    names = tuple(sorted(NAMES)) if make is make_voc else NAMES
+    assert cfg.class_names == names and cfg.train_dataloader.dataset.metainfo.classes == names
+    assert os.path.samefile(cfg.data_root, folder)
+    assert cfg.teacher_ckpt == f'{folder}/runs {{{{$Y:.}}}}/{result.configs.teacher.stem}/best.pth'
+    assert os.path.samefile(cfg.teacher, result.configs.teacher)
+    # As compare hands it to its runs.
+    for arm, arm_cfg in paired_configs(cfg).items():
+        arm_cfg.dump(f'{arm}.py')
+        read = load_config(f'{arm}.py')
+        assert read.train_dataloader.dataset.metainfo.classes == names
+        assert read.to_dict() == arm_cfg.to_dict()
+    assert not (tmp_path / 'OWNED').exists()
+
+
+def test_classes_with_braces_are_trained_and_found_again(
+    data_root, tmp_path, monkeypatch, plain_config
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data_root, 'data')
+    make_coco(tmp_path / 'data')
+    options = dict(make_options('data'), class_names=list(NAMES), max_epochs=1, val_interval=1)
+    del options['teacher_ckpt']
+    train(plain_config, work_dir='run', cfg_options=options)
+
+    work_dir = WorkDir('run')
+    dumped = next((tmp_path / 'run').glob('*.py'))
+    for cfg in (work_dir.cfg, Config.fromfile(str(dumped))):
+        assert tuple(cfg.class_names) == NAMES
+        assert tuple(cfg.val_dataloader.dataset.metainfo.classes) == NAMES
+    meta = work_dir.read_checkpoint()[0]['meta']
+    assert tuple(meta['dataset_meta']['classes']) == NAMES
+    saved = Config.fromstring(meta['cfg'], '.py')
+    assert tuple(saved.class_names) == NAMES
+    assert not (tmp_path / 'OWNED').exists()
