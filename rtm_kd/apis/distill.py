@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from mmengine.runner import Runner
-
 from rtm_kd.datasets.prepare import PreparedData, prepare_data
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
@@ -23,6 +21,7 @@ from .checks import (
     check_output_folder,
     check_values,
 )
+from .runner import build_runner
 from .train import BEST, train
 from .write_configs import (
     SIZES,
@@ -305,7 +304,7 @@ def _check_configs(
         check_data_files(cfg, 'train', 'val')
         cfg = in_folder(cfg, folder)
         cfg.log_level = 'WARNING'
-        runner = Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         check_datasets(runner, 'train', 'val')
         check_batch_size(runner)
         if student_start is not None:
@@ -327,8 +326,6 @@ def _train(path: Path, run: Path, who: str, amp: bool, resume: bool) -> Optional
         work_dir=str(run),
         amp=amp,
         resume='auto' if resume else None,
-        # Two runs of one name would share their log of scalars.
-        cfg_options={'visualizer.name': path.stem},
     )
     if not (run / BEST).is_file():
         # No box was ever found, so that no epoch was the best.

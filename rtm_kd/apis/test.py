@@ -12,6 +12,7 @@ from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint, student_s
 from rtm_kd.utils.errors import name_what_can_not_be_built
 
 from .checks import check_data_files, check_datasets, check_values
+from .runner import build_runner
 from .train import no_work_dir_on_usage_error, run_errors_in_log, set_work_dir
 
 
@@ -88,7 +89,7 @@ def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: st
         ValueError: If the model can't be built, or the data or the weights don't fit it.
     """
     with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
-        runner = Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         check_datasets(runner, 'test')
         model = runner.model.module if runner.distributed else runner.model
         model = getattr(model, 'module', model)

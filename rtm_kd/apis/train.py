@@ -25,6 +25,7 @@ from .checks import (
     check_values,
 )
 from .pipelines import check_pipelines
+from .runner import build_runner
 
 #: What a run with ``save_best`` leaves: the weights of its best epoch, as a plain detector.
 BEST = 'best.pth'
@@ -77,7 +78,7 @@ def train(
         read_checkpoint(cfg.load_from)
     check_data_files(cfg, 'train', 'val')
     with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
-        runner = Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         check_datasets(runner, 'train', 'val')
         check_batch_size(runner)
         for warning in check_pipelines(cfg):

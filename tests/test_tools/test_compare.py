@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import KD_CONFIG, ROOT, as_arguments, make_options, unique_names
+from helpers import KD_CONFIG, ROOT, as_arguments, make_options
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.config import Config
 from scipy.stats import ttest_rel
@@ -183,7 +183,7 @@ def test_both_sides_begin_with_the_same_student_and_see_the_same_images(
     monkeypatch.setattr(RunRecordHook, 'before_train_iter', remember)
     for arm, cfg in paired_configs(load_config(kd_config, options)).items():
         cfg.dump(str(tmp_path / f'{arm}.py'))
-        train(str(tmp_path / f'{arm}.py'), str(tmp_path / arm), cfg_options=unique_names())
+        train(str(tmp_path / f'{arm}.py'), str(tmp_path / arm))
 
     assert len(seen['plain']) == len(seen['distilled']) == 6
     weights = [seen[arm][0][0] for arm in ARMS]
@@ -246,7 +246,6 @@ def teacher(arms, tmp_path):
     arms['distilled'].model.teacher_ckpt = 'somewhere.pth'
     cfg, reason = teacher_config(arms)
     assert reason == ''
-    cfg.merge_from_dict(unique_names())
     torch.manual_seed(0)
     model = MODELS.build(copy.deepcopy(cfg.model))
     path = tmp_path / 'teacher.pth'

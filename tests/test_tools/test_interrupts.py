@@ -40,7 +40,6 @@ def files(folder):
 @pytest.mark.parametrize('name', ['train.py', 'check.py'])
 def test_in_a_step(name, ctrl_c, options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options.pop('experiment_name'), options.pop('visualizer.name')
     said = ctrl_c(STEP, lambda: run_tool(name, KD_CONFIG, '--cfg-options', *as_arguments(options)))
     assert ('--resume' in said) == (name == 'train.py')
     assert not [path for path in files(tmp_path) if path.suffix in ('.part', '.pth')]
