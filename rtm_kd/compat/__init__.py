@@ -8,6 +8,7 @@ from . import (
     checkpoint_load,
     checkpoint_save,
     collate_scope,
+    config_interrupts,
     cpu_distributed,
     mmcv_ext,
     mmrazor_quantization,
@@ -21,6 +22,7 @@ _FIXES = (
     checkpoint_save,
     cpu_distributed,
     collate_scope,
+    config_interrupts,
     package_configs,
 )
 
