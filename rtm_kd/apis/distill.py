@@ -12,6 +12,7 @@ from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_start, newest_checkpoint, read_checkpoint, save_detector
 from rtm_kd.utils.errors import name_what_can_not_be_built
+from rtm_kd.utils.files import written_whole
 
 from .check import in_folder, quiet
 from .checks import (
@@ -178,8 +179,8 @@ def distill(
         )
     for path, text in texts.items():
         if path in changed:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding='utf-8')
+            with written_whole(path) as part:
+                part.write_text(text, encoding='utf-8')
         print(f'{"written" if path in changed else "unchanged"}: {path}')
 
     runs = [(paths.teacher, teacher_run, 'teacher')] if train_teacher else []

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any, Optional
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
@@ -10,6 +11,7 @@ from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint, student_state_dict
 from rtm_kd.utils.errors import name_what_can_not_be_built
+from rtm_kd.utils.files import check_can_write
 
 from .checks import check_data_files, check_datasets, check_values
 from .runner import build_runner
@@ -60,6 +62,8 @@ def test(
     cfg.launcher = launcher
     if out is not None and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out must end in .pkl or .pickle, got {out}')
+    if out is not None:
+        check_can_write(Path(out), '--out')
     check_data_files(cfg, 'test')
     state_dict = student_state_dict(read_checkpoint(checkpoint)['state_dict'])
     use_student(cfg)
