@@ -1,8 +1,12 @@
 """Distilling RTMDet and its MMYOLO relatives."""
 
-from . import compat
+from .interrupts import name_stop_while_importing
 
-# First of all: what follows imports packages that need the fixes.
+name_stop_while_importing()
+
+from . import compat  # noqa: E402
+
+# Before all else: what follows imports packages that need the fixes.
 compat.enable()
 
 from . import engine, models, registry  # noqa: E402

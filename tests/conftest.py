@@ -1,4 +1,5 @@
 import json
+import signal
 
 import cv2
 import hypothesis
@@ -20,6 +21,16 @@ hypothesis.settings.load_profile('tests')
 def _one_thread():
     # More threads than free cores is many times slower, for other programs too.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _ctrl_c():
+    """Of a job in the background, ``pytest &``, Ctrl-C is ignored, also by what it starts."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True, scope='session')

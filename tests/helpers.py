@@ -47,7 +47,6 @@ def make_options(data_root):
         'default_hooks.checkpoint.save_best': None,
         'default_hooks.checkpoint.max_keep_ckpts': -1,
         'default_hooks.logger.interval': 1,
-        **unique_names(),
     }
 
 

@@ -18,10 +18,12 @@ if device.parse_known_args()[0].device == 'cpu':
     # Before the imports below start CUDA.
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
+import rtm_kd  # noqa: E402, F401, the fixes come before everything else
+
+# isort: split
 import torch  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 
-import rtm_kd  # noqa: E402, F401, the fixes come before everything else
 from rtm_kd.benchmarks import (  # noqa: E402
     PARTS,
     VARIANTS,

@@ -5,9 +5,11 @@ Example: python tools/check.py configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py
 
 import argparse
 
+import rtm_kd  # noqa: F401, the fixes come before everything else
+
+# isort: split
 from mmengine.config import DictAction
 
-import rtm_kd  # noqa: F401, the fixes come before everything else
 from rtm_kd.apis.check import check
 from rtm_kd.utils import report_usage_errors
 

@@ -8,9 +8,11 @@ Stopped with Ctrl-C, or killed, the same command goes on where it was.
 import argparse
 import os
 
+import rtm_kd  # noqa: F401, the fixes come before everything else
+
+# isort: split
 from mmengine.config import DictAction
 
-import rtm_kd  # noqa: F401, the fixes come before everything else
 from rtm_kd.apis.compare import compare
 from rtm_kd.comparison.report import terminal_table
 from rtm_kd.utils import report_usage_errors

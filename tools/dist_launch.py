@@ -10,9 +10,14 @@ Example: python tools/dist_launch.py --nproc_per_node=2 tools/train.py CONFIG --
 import signal
 import sys
 
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import parse_args, run
+try:
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+except KeyboardInterrupt:
+    # The imports take seconds.
+    print('\nstopped', file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
 
 # With which the tools end on purpose.
 _STATUSES = (2, 128 + signal.SIGTERM)

@@ -5,9 +5,11 @@ Example: python tools/export.py CONFIG work_dirs/my_run/best.pth --format onnx -
 
 import argparse
 
+import rtm_kd  # noqa: F401, the fixes come before everything else
+
+# isort: split
 from mmengine.config import DictAction
 
-import rtm_kd  # noqa: F401, the fixes come before everything else
 from rtm_kd.apis import export
 from rtm_kd.apis.export import FORMATS
 from rtm_kd.utils import report_usage_errors

@@ -6,9 +6,11 @@ Example: python tools/test.py configs/kd_tiny_rtmdet_s_neck_300e_coco.py work_di
 import argparse
 import os
 
+import rtm_kd  # noqa: F401, the fixes come before everything else
+
+# isort: split
 from mmengine.config import DictAction
 
-import rtm_kd  # noqa: F401, the fixes come before everything else
 from rtm_kd.apis import test
 from rtm_kd.utils import report_usage_errors
 

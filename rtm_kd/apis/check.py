@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Optional
-from uuid import uuid4
 
 import pycocotools.coco
 import torch
@@ -30,6 +29,7 @@ from rtm_kd.utils.errors import name_what_can_not_be_built
 
 from .checks import check_batch_size, check_data_files, check_datasets, check_values
 from .pipelines import check_pipelines
+from .runner import build_runner
 from .train import enable_amp
 
 # Images of the steps that are timed where there is no GPU: a whole batch may take a minute.
@@ -69,7 +69,7 @@ def check(
     check_data_files(cfg, 'train', 'val')
     found = {}
     with tempfile.TemporaryDirectory() as folder, name_what_can_not_be_built(), quiet():
-        runner = Runner.from_cfg(in_folder(cfg, folder))
+        runner = build_runner(in_folder(cfg, folder))
         check_datasets(runner, 'train', 'val')
         check_batch_size(runner)
         for warning in check_pipelines(cfg):
@@ -100,12 +100,11 @@ def check(
 def in_folder(cfg: Config, folder: str) -> Config:
     """Return a config whose run leaves nothing outside a folder, and no log."""
     cfg = copy.deepcopy(cfg)
-    name = uuid4().hex
-    cfg.update(work_dir=folder, experiment_name=name, log_level='ERROR')
+    cfg.update(work_dir=folder, log_level='ERROR')
     # MMYOLO has none, of which MMEngine warns when it looks there first.
     cfg.log_processor = dict(type='LogProcessor', _scope_='mmengine')
     if isinstance(cfg.get('visualizer'), dict):
-        cfg.visualizer.update(name=name, vis_backends=None)
+        cfg.visualizer.vis_backends = None
     return cfg
 
 
@@ -172,7 +171,7 @@ def _teacher_map(cfg: Config, folder: str, images: int) -> Optional[float]:
     while 'dataset' in dataset:
         dataset = dataset.dataset
     dataset.indices = images
-    runner = Runner.from_cfg(tested)
+    runner = build_runner(tested)
     content = read_checkpoint(checkpoint)['state_dict']
     expected = runner.model.state_dict()
     head = [name for name in expected if name.startswith('bbox_head.')]

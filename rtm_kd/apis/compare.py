@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from rtm_kd.comparison.arms import (
     paired_configs,
     teacher_config,
 )
-from rtm_kd.comparison.processes import locked, run_module, sigterm_raises
+from rtm_kd.comparison.processes import run_module, sigterm_raises
 from rtm_kd.comparison.progress import Progress
 from rtm_kd.comparison.records import RunRecords, read_json, read_run
 from rtm_kd.comparison.report import html_page, terminal_table
@@ -25,7 +26,7 @@ from rtm_kd.comparison.run import write_json
 from rtm_kd.comparison.summary import summarise
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
-from rtm_kd.utils.files import written_whole
+from rtm_kd.utils.files import locked, written_whole
 
 from .checks import check_data_files, check_output_folder, check_values
 from .train import enable_amp
@@ -34,6 +35,8 @@ PLAN = 'plan.json'
 REPORT = 'comparison'
 _RUN = 'rtm_kd.comparison.run'
 _CHANGES_NAMED = 3
+# Folders of the runs and of the teacher's evaluation.
+_RUNS = re.compile(r'seed_\d+|teacher')
 
 
 def compare(
@@ -85,7 +88,11 @@ def compare(
     folder = Path(work_dir or os.path.join('work_dirs', f'{Path(config).stem}_compare'))
     check_output_folder('--work-dir', folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder) as lock, sigterm_raises():
+    refusal = (
+        f'another comparison is at work in {folder}, or a run of it is just being saved; wait for '
+        'it, or give another --work-dir'
+    )
+    with locked(folder, refusal, inherited=True) as lock, sigterm_raises():
         comparison = _Comparison(folder, arms, seeds, split, amp, lock, stream)
         comparison.plan(restart)
         teacher, reason = comparison.evaluate_teacher()
@@ -140,18 +147,17 @@ class _Comparison:
             ValueError: If it is not, or the folder has runs of unknown origin.
         """
         path = self.folder / PLAN
-        begun = [*self.folder.glob('seed_*')]
+        begun = [old for old in self.folder.iterdir() if _RUNS.fullmatch(old.name)]
+        if begun and not path.is_file():
+            raise UsageError(
+                f'{self.folder} has {min(begun).name}, and no {PLAN} that says of what; give '
+                'another --work-dir, or remove it'
+            )
         if restart:
-            for old in [*begun, self.folder / 'teacher']:
+            for old in begun:
                 shutil.rmtree(old, ignore_errors=True)
             path.unlink(missing_ok=True)
-            begun = []
         plan, before = fingerprint(self.arms, self.amp), read_json(path)
-        if before is None and begun:
-            raise UsageError(
-                f'{self.folder} has {begun[0].name}, and no {PLAN} that says of what; give another '
-                '--work-dir, or --restart, which removes it'
-            )
         changes = [] if before is None else differences(before, plan)
         if changes:
             named = '; '.join(changes[:_CHANGES_NAMED])

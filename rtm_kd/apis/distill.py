@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from mmengine.runner import Runner
-
 from rtm_kd.datasets.prepare import PreparedData, prepare_data
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_start, newest_checkpoint, read_checkpoint, save_detector
 from rtm_kd.utils.errors import name_what_can_not_be_built
+from rtm_kd.utils.files import written_whole
 
 from .check import in_folder, quiet
 from .checks import (
@@ -23,6 +22,7 @@ from .checks import (
     check_output_folder,
     check_values,
 )
+from .runner import build_runner
 from .train import BEST, train
 from .write_configs import (
     SIZES,
@@ -179,8 +179,8 @@ def distill(
         )
     for path, text in texts.items():
         if path in changed:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding='utf-8')
+            with written_whole(path) as part:
+                part.write_text(text, encoding='utf-8')
         print(f'{"written" if path in changed else "unchanged"}: {path}')
 
     runs = [(paths.teacher, teacher_run, 'teacher')] if train_teacher else []
@@ -305,7 +305,7 @@ def _check_configs(
         check_data_files(cfg, 'train', 'val')
         cfg = in_folder(cfg, folder)
         cfg.log_level = 'WARNING'
-        runner = Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         check_datasets(runner, 'train', 'val')
         check_batch_size(runner)
         if student_start is not None:
@@ -327,8 +327,6 @@ def _train(path: Path, run: Path, who: str, amp: bool, resume: bool) -> Optional
         work_dir=str(run),
         amp=amp,
         resume='auto' if resume else None,
-        # Two runs of one name would share their log of scalars.
-        cfg_options={'visualizer.name': path.stem},
     )
     if not (run / BEST).is_file():
         # No box was ever found, so that no epoch was the best.

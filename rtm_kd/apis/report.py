@@ -12,8 +12,9 @@ from rtm_kd.inspection.pictures import take_pictures
 from rtm_kd.inspection.work_dir import Run, WorkDir
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.environment import machine
+from rtm_kd.utils.files import check_can_write
 from rtm_kd.version import __version__
-from rtm_kd.visualization.page import check_can_write, render_page, write_page
+from rtm_kd.visualization.page import render_page, write_page
 
 _COLOURS = ('distilled', 'plain', 'third', 'fourth', 'fifth', 'sixth')
 
@@ -47,7 +48,7 @@ def report(
         raise UsageError(f'the number of images must be 0 or more, got {images}')
     runs = _runs(work_dirs, plain)
     target = Path(out) if out else Path(work_dirs[0]) / 'report.html'
-    check_can_write(target)
+    check_can_write(target, 'the page')
     _check_device(device)
     pictures = take_pictures(runs, images, device) if images else None
     faults = [f'{run.title}: {fault}.' for run in runs if (fault := run.work_dir.fault())]

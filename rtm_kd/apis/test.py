@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any, Optional
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
@@ -10,8 +11,10 @@ from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint, student_state_dict
 from rtm_kd.utils.errors import name_what_can_not_be_built
+from rtm_kd.utils.files import check_can_write
 
 from .checks import check_data_files, check_datasets, check_values
+from .runner import build_runner
 from .train import no_work_dir_on_usage_error, run_errors_in_log, set_work_dir
 
 
@@ -59,6 +62,8 @@ def test(
     cfg.launcher = launcher
     if out is not None and not out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out must end in .pkl or .pickle, got {out}')
+    if out is not None:
+        check_can_write(Path(out), '--out')
     check_data_files(cfg, 'test')
     state_dict = student_state_dict(read_checkpoint(checkpoint)['state_dict'])
     use_student(cfg)
@@ -88,7 +93,7 @@ def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: st
         ValueError: If the model can't be built, or the data or the weights don't fit it.
     """
     with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
-        runner = Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         check_datasets(runner, 'test')
         model = runner.model.module if runner.distributed else runner.model
         model = getattr(model, 'module', model)

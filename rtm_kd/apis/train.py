@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 from rtm_kd.engine import CheckRanksHook, FiniteLossHook, SaveOnTerminationHook
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint, save_detector
-from rtm_kd.utils.errors import RunError, name_what_can_not_be_built
+from rtm_kd.utils.errors import RunError, name_what_can_not_be_built, process_rank
+from rtm_kd.utils.files import locked
 
 from .checks import (
     check_batch_size,
@@ -25,6 +26,8 @@ from .checks import (
     check_values,
 )
 from .pipelines import check_pipelines
+from .resuming import check_fits, check_resumable
+from .runner import build_runner
 
 #: What a run with ``save_best`` leaves: the weights of its best epoch, as a plain detector.
 BEST = 'best.pth'
@@ -72,12 +75,20 @@ def train(
         cfg.load_from = newest or cfg.get('load_from')
     elif resume is not None:
         cfg.resume, cfg.load_from = True, resume
-    if cfg.get('load_from') and '://' not in cfg.load_from:
+    content = None
+    if cfg.get('load_from') and (cfg.get('resume') or '://' not in cfg.load_from):
         # What can't be read is found here instead of after the datasets are built.
-        read_checkpoint(cfg.load_from)
+        content = read_checkpoint(cfg.load_from)
+    if cfg.get('resume') and content is not None:
+        check_resumable(content, cfg.load_from, cfg)
     check_data_files(cfg, 'train', 'val')
-    with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
-        runner = Runner.from_cfg(cfg)
+    folder = cfg.work_dir
+    with no_work_dir_on_usage_error(folder), _alone(folder), name_what_can_not_be_built():
+        runner = build_runner(cfg)
+        if cfg.get('resume') and content is not None:
+            check_fits(content, cfg.load_from, runner)
+        # It would take memory as long as the run lasts.
+        del content
         check_datasets(runner, 'train', 'val')
         check_batch_size(runner)
         for warning in check_pipelines(cfg):
@@ -87,8 +98,20 @@ def train(
         runner.register_hook(SaveOnTerminationHook())
         with run_errors_in_log(runner):
             runner.train()
-    _save_best_detector(runner)
+        _save_best_detector(runner)
     return runner
+
+
+@contextmanager
+def _alone(work_dir: str) -> Iterator[None]:
+    """Keep other runs out of a work dir: of a distributed run the first process does."""
+    if process_rank() != '0':
+        yield
+        return
+    os.makedirs(work_dir, exist_ok=True)
+    refusal = f'another run is at work in {work_dir}; wait for it, or give another --work-dir'
+    with locked(Path(work_dir), refusal):
+        yield
 
 
 def _save_best_detector(runner: Runner) -> None:

@@ -13,8 +13,9 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.registry import LOOPS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop
 
+from rtm_kd.apis.runner import build_runner
 from rtm_kd.apis.train import enable_amp
 from rtm_kd.utils import UsageError, load_config
 
@@ -127,7 +128,7 @@ class _Run:
 
     def __init__(self, cfg: Config, channels_last: bool, preloaded: bool) -> None:
         self.preloaded = preloaded
-        self.runner = Runner.from_cfg(cfg)
+        self.runner = build_runner(cfg)
         if channels_last:
             self.runner.model.to(memory_format=torch.channels_last)
             self.runner.model.backbone.register_forward_pre_hook(_images_channels_last)

@@ -1,6 +1,5 @@
 """The same training, plain and distilled in several ways."""
 
-import uuid
 from typing import Optional
 
 from mmengine.config import Config, ConfigDict
@@ -65,8 +64,6 @@ def mmrazor_cfg(model: ConfigDict) -> ConfigDict:
 def shorten(cfg: Config, work_dir: str, data_root: Optional[str]) -> None:
     """Leave the training steps of a config, and nothing that a step does not need."""
     cfg.work_dir = work_dir
-    # MMEngine shares a message hub and a visualizer among the runs of one name.
-    cfg.experiment_name = cfg.visualizer.name = uuid.uuid4().hex
     cfg.train_cfg = dict(type='SteppedTrainLoop', max_epochs=cfg.max_epochs)
     for split in ('val', 'test'):
         for key in ('cfg', 'dataloader', 'evaluator'):

@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from rtm_kd.utils import UsageError
-
-LOCK = 'lock'
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -24,7 +21,8 @@ def run_module(
         module (str): For ``python -m``. It is to end when its standard input does.
         arguments (Sequence[str]): Of its command line.
         log (Path): What it prints is added to this file.
-        lock (TextIO): What :func:`locked` gives; it stays locked as long as the process runs.
+        lock (TextIO): What :func:`rtm_kd.utils.files.locked` gives; it stays locked as long
+            as the process runs.
         watch (Callable): Called twice a second. What it raises, and Ctrl-C and SIGTERM, ends
             the process with SIGTERM, waits for it and goes on to the caller.
 
@@ -59,29 +57,6 @@ def run_module(
         raise
     finally:
         process.stdin.close()
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[TextIO]:
-    """Keep a second process out of a folder.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    with (folder / LOCK).open('w') as file:
-        try:
-            import fcntl  # which Windows has not
-        except ImportError:
-            yield file
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(
-                f'another comparison is at work in {folder}, or a run of it is just being saved; '
-                'wait for it, or give another --work-dir'
-            ) from error
-        yield file
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from . import (
     checkpoint_load,
     checkpoint_save,
     collate_scope,
+    config_interrupts,
     config_text,
     cpu_distributed,
     mmcv_ext,
@@ -24,6 +25,7 @@ _FIXES = (
     checkpoint_save,
     cpu_distributed,
     collate_scope,
+    config_interrupts,
     package_configs,
     config_text,
 )

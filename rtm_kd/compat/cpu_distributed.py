@@ -3,12 +3,15 @@
 For: mmengine <= 0.10.7, on machines where ``torch.cuda.is_available()`` is False.
 Fault: ``init_dist('pytorch')`` calls ``torch.cuda.set_device`` and asks for NCCL, and
 ``Runner.wrap_model`` passes ``device_ids``, which DDP refuses for a module on the CPU.
-SyncBN is refused there as well, by DDP and by torch's own layer.
-Here: without CUDA the process group is gloo's, DDP gets no ``device_ids`` for a module on
-the CPU, and SyncBN is computed there too. With CUDA nothing is changed.
+SyncBN is refused there as well, by DDP and by torch's own layer. Nothing destroys the process
+group, whose threads abort a process (SIGABRT) that ends while they wait for the others.
+Here: without CUDA the process group is gloo's and destroyed when Python exits, DDP gets no
+``device_ids`` for a module on the CPU, and SyncBN is computed there too. With CUDA nothing is
+changed.
 Can go: when MMEngine does the same, and torch has SyncBN on a CPU.
 """
 
+import atexit
 import functools
 
 import mmengine.dist.utils as dist_utils
@@ -20,6 +23,12 @@ from mmengine.model.utils import _BatchNormXd
 
 def _init_gloo(backend, init_backend='torch', **kwargs) -> None:
     torch_dist.init_process_group(backend='gloo', **kwargs)
+    atexit.register(_destroy_group)
+
+
+def _destroy_group() -> None:
+    if torch_dist.is_initialized():
+        torch_dist.destroy_process_group()
 
 
 class _SyncedNormalize(torch.autograd.Function):

@@ -1,3 +1,4 @@
+import io
 import logging
 import os
 import pickle
@@ -285,6 +286,8 @@ def save_detector(content: dict[str, Any], target: Path) -> None:
         target (Path): The file to write.
     """
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
-    target.parent.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()
+    torch.save(dict(meta=meta, state_dict=student_state_dict(content['state_dict'])), file)
     with written_whole(target) as part:
-        torch.save(dict(meta=meta, state_dict=student_state_dict(content['state_dict'])), part)
+        # Not by torch, whose error says neither of a full disk nor which file.
+        part.write_bytes(file.getbuffer())

@@ -17,8 +17,12 @@ import mmengine.registry
 import mmengine.runner.runner
 from mmengine.registry import build_from_cfg
 
-# What a full or forbidden disk answers; the user can mend it, and there is no bug to trace.
-_DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS)
+# What a disk answers that is full or forbidden or has something in the way; the user can mend it,
+# and there is no bug to trace.
+_DISK_ERRORS = (
+    *(errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG),
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG),
+)
 
 # How long the other processes of a distributed run leave it to the first to say an error.
 _SECONDS_FOR_THE_FIRST = 10
@@ -67,7 +71,7 @@ def report_usage_errors(after_ctrl_c: str = '') -> Iterator[None]:
     except KeyboardInterrupt:
         if sys.flags.dev_mode:
             raise
-        if _rank() == '0':
+        if process_rank() == '0':
             # The line on which a terminal shows ^C, or a progress bar, ends here.
             print('\nstopped' + ('; ' + after_ctrl_c if after_ctrl_c else ''), file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -76,7 +80,8 @@ def report_usage_errors(after_ctrl_c: str = '') -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        _exit_with(f'{error.filename}: {error.strerror}', error)
+        where = 'a file that was being written' if error.filename is None else error.filename
+        _exit_with(f'{where}: {error.strerror}', error)
 
 
 @contextmanager
@@ -121,7 +126,8 @@ def _part_being_built(error: Exception) -> Optional[str]:
     return part
 
 
-def _rank() -> str:
+def process_rank() -> str:
+    """Return this process's number among those of a run, as its launcher gave it."""
     return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
 
 
@@ -132,7 +138,7 @@ def _line(text: object) -> str:
 def _exit_with(message: str, error: Exception) -> None:
     if sys.flags.dev_mode:
         raise error
-    rank = _rank()
+    rank = process_rank()
     if rank != '0':
         # The first process says the same, unless only this one has met the error. Whoever ends
         # first, its launcher ends the others.

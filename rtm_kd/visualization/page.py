@@ -1,7 +1,6 @@
 """HTML pages that need nothing but themselves."""
 
 import base64
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,20 +45,6 @@ def image_uri(image: np.ndarray) -> str:
     bgr = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return 'data:image/jpeg;base64,' + base64.b64encode(encoded.tobytes()).decode()
-
-
-def check_can_write(path: Path) -> None:
-    """Raise unless a page can be written there, before the work that it takes.
-
-    Raises:
-        ValueError: If it can't.
-    """
-    if path.is_dir():
-        raise UsageError(f'{path} is a folder; give the name of a file, {path / "report.html"} say')
-    with _named_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
 
 
 def write_page(path: Path, page: str) -> None:

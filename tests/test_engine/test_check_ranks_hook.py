@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 import torch
-from helpers import in_processes, unique_names
+from helpers import in_processes
 
 from rtm_kd.apis import train
 
@@ -11,7 +11,6 @@ def begin(rank, config, options, distilled, machines):
     """What a process is told that is to begin, but finds other files than the other."""
     messages = []
     for what in ('load_from', 'resume'):
-        options = {**options, **unique_names()}
         if what == 'load_from':
             options['load_from'] = str(distilled / f'epoch_{rank + 1}.pth')
         with pytest.raises(ValueError) as refused:

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from helpers import unique_names
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
@@ -34,7 +33,7 @@ def test_a_run_changes_to_bfloat16_and_back(kd_config, options, tmp_path, distil
 
     def train_epoch(epoch, work_dir, **kwargs):
         dtypes.clear()
-        options.update(unique_names(), max_epochs=epoch)
+        options.update(max_epochs=epoch)
         resume = str(work_dir / f'epoch_{epoch - 1}.pth')
         train(kd_config, work_dir=str(tmp_path), resume=resume, cfg_options=options, **kwargs)
         return load(str(tmp_path / f'epoch_{epoch}.pth'))

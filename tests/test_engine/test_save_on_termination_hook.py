@@ -3,7 +3,6 @@ import signal
 
 import pytest
 import torch
-from helpers import unique_names
 
 from rtm_kd.apis import train
 from rtm_kd.compat.checkpoint_load import load
@@ -107,7 +106,7 @@ def test_a_run_goes_on_with_another_batch_size(
         with pytest.raises(SystemExit):
             train(kd_config, work_dir=str(tmp_path), cfg_options=options)
         resume = 'auto'
-    options.update(unique_names(), train_batch_size_per_gpu=6)
+    options.update(train_batch_size_per_gpu=6)
     train(kd_config, work_dir=str(tmp_path), resume=resume, cfg_options=options)
     assert len(iterations) == trained
 

@@ -81,7 +81,6 @@ def test_the_tool_prints_a_table_and_writes_the_figures(tmp_path, monkeypatch):
 
 def test_the_fast_paths_are_held_against_the_reference(distilled, options):
     options.update(train_batch_size_per_gpu=1)
-    del options['experiment_name'], options['visualizer.name']
     arguments = ['--error', distilled / 'epoch_1.pth', '--cfg-options', *as_arguments(options)]
     printed = run_tool('benchmark.py', helpers.KD_CONFIG, *arguments)
     assert 'norm and divergence in one: loss mean' in printed
@@ -89,7 +88,6 @@ def test_the_fast_paths_are_held_against_the_reference(distilled, options):
 
 def test_every_format_of_a_detector_is_timed(distilled, options):
     pytest.importorskip('onnxruntime')
-    del options['experiment_name'], options['visualizer.name']
     arguments = ['--exported', distilled / 'epoch_3.pth', '--steps', 1]
     printed = run_tool(
         'benchmark.py', helpers.KD_CONFIG, *arguments, '--cfg-options', *as_arguments(options)

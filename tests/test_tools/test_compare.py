@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import KD_CONFIG, ROOT, as_arguments, make_options, unique_names
+from helpers import KD_CONFIG, ROOT, as_arguments, make_options
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.config import Config
 from scipy.stats import ttest_rel
@@ -24,7 +24,6 @@ from rtm_kd.apis import train
 from rtm_kd.apis.compare import compare
 from rtm_kd.comparison.arms import ARMS, paired_configs, teacher_config
 from rtm_kd.comparison.evaluation import average_precisions, evaluate
-from rtm_kd.comparison.processes import locked
 from rtm_kd.comparison.records import RunRecords, read_run
 from rtm_kd.comparison.report import html_page, terminal_table
 from rtm_kd.comparison.statistics import paired_difference
@@ -33,6 +32,7 @@ from rtm_kd.engine.hooks import RunRecordHook
 from rtm_kd.models.distillers import ConfigurableDistiller
 from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config
+from rtm_kd.utils.files import locked
 
 EPOCHS = 4
 
@@ -183,7 +183,7 @@ def test_both_sides_begin_with_the_same_student_and_see_the_same_images(
     monkeypatch.setattr(RunRecordHook, 'before_train_iter', remember)
     for arm, cfg in paired_configs(load_config(kd_config, options)).items():
         cfg.dump(str(tmp_path / f'{arm}.py'))
-        train(str(tmp_path / f'{arm}.py'), str(tmp_path / arm), cfg_options=unique_names())
+        train(str(tmp_path / f'{arm}.py'), str(tmp_path / arm))
 
     assert len(seen['plain']) == len(seen['distilled']) == 6
     weights = [seen[arm][0][0] for arm in ARMS]
@@ -246,7 +246,6 @@ def teacher(arms, tmp_path):
     arms['distilled'].model.teacher_ckpt = 'somewhere.pth'
     cfg, reason = teacher_config(arms)
     assert reason == ''
-    cfg.merge_from_dict(unique_names())
     torch.manual_seed(0)
     model = MODELS.build(copy.deepcopy(cfg.model))
     path = tmp_path / 'teacher.pth'
@@ -391,7 +390,8 @@ def test_runs_of_unknown_origin_are_refused(kd_config, options, tmp_path):
 
 
 def test_two_at_once_in_one_folder_are_refused(compared, kd_config):
-    with locked(compared['folder']), pytest.raises(ValueError, match='another comparison is at'):
+    lock = locked(compared['folder'], '', inherited=True)
+    with lock, pytest.raises(ValueError, match='another comparison is at'):
         again(compared, kd_config)
 
 
@@ -419,6 +419,25 @@ def test_restart_removes_the_runs(compared, kd_config, tmp_path, monkeypatch):
         again(compared, kd_config, tmp_path / 'copy', restart=True, cfg_options=dict(max_epochs=5))
     assert not [*(tmp_path / 'copy').rglob('*.pth')]
     assert Config.fromfile(tmp_path / 'copy/plain.py').max_epochs == 5
+
+
+@pytest.mark.parametrize('name', ['teacher', 'seed_1'])
+def test_restart_removes_nothing_that_is_not_of_a_comparison(kd_config, tmp_path, options, name):
+    mine = tmp_path / name / 'epoch_300.pth'
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(ValueError, match=rf'has {name}, and no plan\.json'):
+        compare_module.compare(kd_config, 1, str(tmp_path), restart=True, cfg_options=options)
+    assert mine.exists()
+
+
+def test_restart_leaves_folders_of_other_names(compared, kd_config, tmp_path, monkeypatch):
+    shutil.copytree(compared['folder'], tmp_path / 'copy')
+    (tmp_path / 'copy/seed_bank').mkdir()
+    monkeypatch.setattr(compare_module, '_RUN', 'no_such_module')
+    with pytest.raises(ValueError, match='no_such_module'):
+        again(compared, kd_config, tmp_path / 'copy', restart=True)
+    assert (tmp_path / 'copy/seed_bank').is_dir()
 
 
 # ----------------------------------------------------------------- what is said

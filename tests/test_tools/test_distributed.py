@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as torch_dist
-from helpers import ROOT, as_arguments, in_processes, unique_names
+from helpers import ROOT, as_arguments, in_processes
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -72,7 +72,7 @@ def watch(monkeypatch):
 
 
 def run(config, options, **kwargs):
-    return train(config, cfg_options={**options, **unique_names()}, launcher='pytorch', **kwargs)
+    return train(config, cfg_options=options, launcher='pytorch', **kwargs)
 
 
 @pytest.fixture

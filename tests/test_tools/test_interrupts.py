@@ -1,12 +1,14 @@
 """Ctrl-C ends a tool with one line and status 130, and leaves nothing half-written."""
 
+import os
 import signal
 import sys
 
 import cv2
 import numpy as np
 import pytest
-from helpers import KD_CONFIG, as_arguments, run_tool
+from helpers import KD_CONFIG, ROOT, as_arguments, run_tool, tool
+from mmengine.config import Config
 
 from rtm_kd.compat import __main__ as opt_in
 
@@ -40,10 +42,37 @@ def files(folder):
 @pytest.mark.parametrize('name', ['train.py', 'check.py'])
 def test_in_a_step(name, ctrl_c, options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options.pop('experiment_name'), options.pop('visualizer.name')
     said = ctrl_c(STEP, lambda: run_tool(name, KD_CONFIG, '--cfg-options', *as_arguments(options)))
     assert ('--resume' in said) == (name == 'train.py')
     assert not [path for path in files(tmp_path) if path.suffix in ('.part', '.pth')]
+
+
+def test_while_the_config_is_formatted(ctrl_c, options, tmp_path):
+    arguments = [KD_CONFIG, '--work-dir', tmp_path, '--cfg-options', *as_arguments(options)]
+    moment = 'mmengine.config.config.FormatCode'
+    assert '--resume' in ctrl_c(moment, lambda: run_tool('train.py', *arguments))
+
+
+@pytest.mark.parametrize('raised', [KeyboardInterrupt(), SystemExit(143), SyntaxError('a')])
+def test_only_errors_of_the_formatting_are_its_errors(raised, monkeypatch):
+    def format_code(*_, **__):
+        raise raised
+
+    monkeypatch.setattr('mmengine.config.config.FormatCode', format_code)
+    with pytest.raises(type(raised)):
+        Config(dict(a=1)).dump()
+
+
+TOOLS = sorted(path for path in (ROOT / 'tools').rglob('*.py') if path.name != '__init__.py')
+
+
+@pytest.mark.parametrize('path', TOOLS, ids=lambda path: path.name)
+def test_while_importing(path, tmp_path):
+    (tmp_path / 'torch.py').write_text('import signal\nsignal.raise_signal(signal.SIGINT)\n')
+    environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    done = tool(path.relative_to(ROOT / 'tools'), '--help', env=environment)
+    assert done.returncode == 130
+    assert done.stderr.strip() == 'stopped'
 
 
 def test_distill_goes_on_with_resume(ctrl_c, data_root, distilled, tmp_path, monkeypatch):

@@ -1,0 +1,131 @@
+"""What --resume refuses, in one sentence and before the data are built, and what it says."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import ROOT
+from mmengine.runner import Runner
+
+from rtm_kd.apis import resuming, train
+from rtm_kd.compat.checkpoint_load import load
+from rtm_kd.utils.checkpoint import convert_to_student
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    def build(*_, **__):
+        raise AssertionError('the data were built')
+
+    monkeypatch.setattr(Runner, 'build_dataloader', staticmethod(build))
+
+
+def swap_meta(**values):
+    return lambda content: content['meta'].update(values)
+
+
+@pytest.mark.parametrize(
+    'change, changes, message',
+    [
+        (lambda content: content.pop('optimizer'), {}, 'has no optimizer, as a training'),
+        (lambda content: content.pop('meta'), {}, 'has no meta, as a training'),
+        (lambda content: content.pop('message_hub'), {}, 'has no message_hub'),
+        (lambda content: content.pop('param_schedulers'), {}, 'has no param_schedulers'),
+        (swap_meta(epoch='1'), {}, r"meta\.epoch='1', which has to be an integer"),
+        (swap_meta(iter=-3), {}, r'meta\.iter=-3, which has to be'),
+        (swap_meta(samples_of_epoch=[]), {}, r'meta\.samples_of_epoch=\[\], which has'),
+        (
+            swap_meta(dataset_meta=dict(classes=('square', 'disc'))),
+            {},
+            r'differ first at label 0 \("square", "disc"\)',
+        ),
+        (
+            swap_meta(dataset_meta=dict(classes=('disc', 'square', 'cone'))),
+            {},
+            r'is of 3 classes and the config of 2, which differ first at label 2 \("cone", none\)',
+        ),
+        (None, {'widen_factor': 0.5}, 'does not fit the run that is to be resumed'),
+        (
+            None,
+            {'optim_wrapper.optimizer': dict(type='SGD', lr=0.1, weight_decay=0.1, _delete_=True)},
+            r'optimizer has .*betas.*the config, SGD, has .*momentum',
+        ),
+        (
+            lambda content: content['optimizer'].update(param_groups=[]),
+            {},
+            r'has 0 groups of parameters, and that of the config \d',
+        ),
+        (
+            lambda content: content['optimizer'].update(param_groups=4),
+            {},
+            'not the state of one, a AdamW',
+        ),
+    ],
+)
+def test_what_does_not_fit(
+    change, changes, message, distilled, kd_config, options, tmp_path, no_data
+):
+    path = distilled / 'epoch_1.pth'
+    if change is not None:
+        content = load(str(path))
+        change(content)
+        path = tmp_path / 'changed.pth'
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=message) as refused:
+        train(
+            kd_config,
+            work_dir=str(tmp_path / 'run'),
+            resume=str(path),
+            cfg_options={**options, **changes},
+        )
+    assert str(path) in str(refused.value)
+    assert '\n' not in str(refused.value)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_plain_run_does_not_resume_a_distillation_nor_its_best(
+    distilled, plain_config, options, tmp_path, no_data
+):
+    del options['teacher_ckpt']
+    path = str(distilled / 'epoch_1.pth')
+    with pytest.raises(ValueError, match='it is the checkpoint of a distillation'):
+        train(plain_config, str(tmp_path / 'run'), resume=path, cfg_options=options)
+    best = str(convert_to_student(path, str(tmp_path)))
+    with pytest.raises(ValueError, match=r'has no optimizer.*load_from='):
+        train(plain_config, str(tmp_path / 'run'), resume=best, cfg_options=options)
+
+
+def test_a_run_that_is_done_says_so(distilled, kd_config, options, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(resuming, 'print_log', lambda text, *_: said.append(text))
+    train(
+        kd_config,
+        work_dir=str(tmp_path / 'run'),
+        resume=str(distilled / 'epoch_3.pth'),
+        cfg_options=options,
+    )
+    assert 'is at epoch 3 of max_epochs=3: there is nothing to train' in said[0]
+
+
+HOLD = """
+import sys, pathlib
+sys.path.insert(0, {root!r})
+from rtm_kd.utils.files import locked
+with locked(pathlib.Path(sys.argv[1]), 'refused'):
+    print('locked', flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_runs_in_one_work_dir(kd_config, options, tmp_path):
+    command = [sys.executable, '-W', 'ignore', '-c', HOLD.format(root=str(ROOT)), str(tmp_path)]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline() == 'locked\n'
+        with pytest.raises(ValueError, match=f'another run is at work in {tmp_path}'):
+            train(kd_config, work_dir=str(tmp_path), cfg_options=options)
+        other.kill()
+    # The lock goes with the process.
+    options.update(max_epochs=1, num_epochs_stage2=0)
+    assert train(kd_config, work_dir=str(tmp_path), cfg_options=options).epoch == 1
