@@ -12,6 +12,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.logging import print_log
 
+from rtm_kd.compat.coco_ground_truth import complete_annotations
 from rtm_kd.utils.errors import UsageError
 
 # Nearly the largest float32, in which boxes are trained on; NaN and infinities are not within.
@@ -37,7 +38,7 @@ def read_annotations(path: str, ann_file: Optional[str] = None) -> Any:
     try:
         # A program around this may have raised it: lists in lists would break the C stack.
         sys.setrecursionlimit(min(limit, _DEEPEST))
-        with open(path, encoding='utf-8-sig') as file:
+        with open(path, 'rb') as file:  # bytes: json finds out the encoding
             return json.load(file)
     except (ValueError, RecursionError) as error:
         raise UsageError(
@@ -120,6 +121,8 @@ def checked_annotations(split: str) -> Iterator[None]:
 
     def checked(dataset: CocoDataset, path: str) -> COCO:
         content = read_annotations(path, dataset.ann_file)
+        # With the ids of the file, for the messages.
+        complete_annotations(content, keep_ids=True)
         check_annotations(content, dataset.ann_file, split, dataset.metainfo.get('classes') or ())
         coco = COCO()
         coco.dataset = content

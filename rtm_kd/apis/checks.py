@@ -1,6 +1,5 @@
 """What is checked before a run: that its data are there, and are what the config says."""
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from mmengine.runner import Runner
 
 from rtm_kd.utils.errors import UsageError
 
-from .annotations import checked_annotations
+from .annotations import checked_annotations, read_annotations
 from .images import check_images, name_faulty_images
 
 COCO_REMEDY = (
@@ -218,8 +217,7 @@ def check_batch_size(runner: Runner) -> None:
 
 
 def _raise_unknown_classes(split: str, classes: tuple, ann_file: str) -> None:
-    with open(ann_file, encoding='utf-8') as file:
-        annotated = [category['name'] for category in json.load(file)['categories']]
+    annotated = [category['name'] for category in read_annotations(ann_file)['categories']]
     unknown = [name for name in classes if name not in annotated]
     raise UsageError(
         f'the {split} annotations {ann_file} have the categories {annotated}, and not '

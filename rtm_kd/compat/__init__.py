@@ -7,6 +7,7 @@ imports nothing of :mod:`rtm_kd`, and changes nothing where its fault is absent.
 from . import (
     checkpoint_load,
     checkpoint_save,
+    coco_ground_truth,
     collate_scope,
     cpu_distributed,
     mmcv_ext,
@@ -22,6 +23,7 @@ _FIXES = (
     cpu_distributed,
     collate_scope,
     package_configs,
+    coco_ground_truth,
 )
 
 
