@@ -328,8 +328,7 @@ def test_odd_images_and_boxes_are_trained_on(kd_config, options, content, own_da
 def test_batches_without_a_box_are_trained_on(kd_config, options, content, own_data):
     empty = {**content, 'annotations': []}
     options.update(data_root=own_data(empty, val_content=content), max_epochs=1)
-    options.update({'num_epochs_stage2': 0, 'train_dataloader.dataset.filter_cfg': None})
-    options.update({'train_dataloader.dataset.pipeline.4.allow_negative_crop': True})
+    options.update(num_epochs_stage2=0, train_on_background=True)
     options.update({'train_dataloader.dataset.indices': 4})
     runner = train(kd_config, work_dir=options['data_root'] + 'run', cfg_options=options)
     scalars = runner.message_hub.log_scalars
