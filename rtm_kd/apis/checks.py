@@ -17,6 +17,7 @@ from rtm_kd.utils.errors import UsageError
 
 from .annotations import checked_annotations, read_annotations
 from .images import check_images, name_faulty_images
+from .pipelines import shaping_of
 
 COCO_REMEDY = (
     'for COCO, see "Getting COCO" in the README; for your own data set data_root, '
@@ -154,6 +155,7 @@ def check_datasets(runner: Runner, *splits: str) -> None:
     for split in splits:
         if getattr(runner, f'_{split}_loop') is None:
             continue
+        _check_image_size(runner, split)
         with checked_annotations(split):
             whole = getattr(runner, f'{split}_dataloader').dataset
         for dataset in _innermost_datasets(whole):
@@ -213,6 +215,23 @@ def check_batch_size(runner: Runner) -> None:
         raise UsageError(
             f'a batch has {batch_size} images{of}, and there are {len(loader.dataset)} to train '
             'on; set a smaller train_batch_size_per_gpu'
+        )
+
+
+def _check_image_size(runner: Runner, split: str) -> None:
+    """Raise if the levels of MMYOLO's necks, each half as large, would not fit each other."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    detector = getattr(model, 'student', model)
+    neck = type(getattr(detector, 'neck', None))
+    strides = getattr(getattr(detector, 'bbox_head', None), 'featmap_strides', None)
+    if not strides or all(base.__name__ != 'BaseYOLONeck' for base in neck.__mro__):
+        return
+    stride = int(max(strides))
+    size = shaping_of(runner.cfg, split).padded
+    if size and any(side % stride for side in size):
+        raise UsageError(
+            f'the {split} pipeline makes images of {size[0]}x{size[1]} pixels, and the model takes '
+            f'multiples of {stride} alone; set img_scale to such'
         )
 
 
