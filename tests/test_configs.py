@@ -108,7 +108,7 @@ def test_options_reach_what_is_computed_from_them(kd_config):
     assert cfg.param_scheduler[1].end == 12
     assert cfg.model.architecture.bbox_head.head_module.num_classes == 2
     assert cfg.model.architecture.train_cfg.assigner.num_classes == 2
-    assert cfg.train_dataloader.dataset.pipeline[2].img_scale == (320, 320)
+    assert cfg.train_dataloader.dataset.pipeline[3].img_scale == (320, 320)
     assert cfg.val_evaluator.ann_file == 'elsewhere/annotations/val.json'
     assert cfg.model.distiller.distill_losses.loss_pkd_fpn0.tau == 3.0
     assert cfg.model.distiller.distill_losses.loss_pkd_fpn1.tau == 1.0

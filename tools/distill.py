@@ -42,6 +42,11 @@ def parse_args() -> argparse.Namespace:
         help='evaluate on this share of the training images; copies stay on one side',
     )
     data.add_argument('--seed', type=int, default=0, help='of the split that --val-fraction makes')
+    data.add_argument(
+        '--train-on-background',
+        action='store_true',
+        help='train on images without a box as well, against false alarms',
+    )
     models = parser.add_argument_group('models')
     models.add_argument('--student', required=True, choices=SIZES)
     models.add_argument('--teacher', required=True, choices=SIZES)

@@ -18,6 +18,7 @@ num_epochs_stage2 = 4  # last epochs, without mosaic
 base_lr = 0.001  # for the batch size above, on one GPU
 val_interval = 4  # in epochs
 load_from = None  # checkpoint to start from, of COCO say
+train_on_background = False  # on images without a box as well, against false alarms
 
 # ======================= Possibly modified =======================
 lr_warmup_iters = 100
@@ -39,6 +40,8 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
+    # As the mosaic does it itself, but after it has kept the whole photograph in its cache.
+    dict(type='mmdet.Resize', scale=img_scale, keep_ratio=True),
     dict(
         type='Mosaic',
         img_scale=img_scale,
@@ -53,7 +56,11 @@ train_pipeline = [
         resize_type='mmdet.Resize',
         keep_ratio=True,
     ),
-    dict(type='mmdet.RandomCrop', crop_size=img_scale),
+    dict(
+        type='mmdet.RandomCrop',
+        crop_size=img_scale,
+        allow_negative_crop=train_on_background,
+    ),
     dict(type='mmdet.YOLOXHSVRandomAug'),
     dict(type='mmdet.RandomFlip', prob=0.5),
     dict(type='mmdet.Pad', size=img_scale, pad_val=dict(img=(114, 114, 114))),
@@ -74,7 +81,11 @@ train_pipeline_stage2 = [
         resize_type='mmdet.Resize',
         keep_ratio=True,
     ),
-    dict(type='mmdet.RandomCrop', crop_size=img_scale),
+    dict(
+        type='mmdet.RandomCrop',
+        crop_size=img_scale,
+        allow_negative_crop=train_on_background,
+    ),
     dict(type='mmdet.YOLOXHSVRandomAug'),
     dict(type='mmdet.RandomFlip', prob=0.5),
     dict(type='mmdet.Pad', size=img_scale, pad_val=dict(img=(114, 114, 114))),
@@ -102,7 +113,7 @@ train_dataloader = dict(
         metainfo=metainfo,
         ann_file=train_ann_file,
         data_prefix=dict(img=train_data_prefix),
-        filter_cfg=dict(filter_empty_gt=True, min_size=0),
+        filter_cfg=dict(filter_empty_gt=not train_on_background, min_size=0),
         pipeline=train_pipeline,
     ),
 )

@@ -10,14 +10,19 @@ from typing import Any, Optional
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
+from mmdet.visualization import get_palette
 from mmengine.logging import print_log
 
+from rtm_kd.compat.coco_ground_truth import complete_annotations
 from rtm_kd.utils.errors import UsageError
 
 # Nearly the largest float32, in which boxes are trained on; NaN and infinities are not within.
 _LARGEST = 3.4e38
 _DEEPEST = 1000  # calls within each other, Python's own default
 _SHOWN = 3  # ids of each kind of fault
+# Of corners three quarters reach beyond their image if they are taken for a size, of sizes
+# hardly one; and what does by less than this share of the image was drawn carelessly.
+_CORNERS, _CARELESS = 0.25, 0.05
 
 # Kind of fault -> ids of those that have it.
 _Faults = dict[str, list]
@@ -37,7 +42,7 @@ def read_annotations(path: str, ann_file: Optional[str] = None) -> Any:
     try:
         # A program around this may have raised it: lists in lists would break the C stack.
         sys.setrecursionlimit(min(limit, _DEEPEST))
-        with open(path, encoding='utf-8-sig') as file:
+        with open(path, 'rb') as file:  # bytes: json finds out the encoding
             return json.load(file)
     except (ValueError, RecursionError) as error:
         raise UsageError(
@@ -102,6 +107,7 @@ def check_annotations(
     total = sum(map(len, left_out.values()))
     if total and total == len(lists['annotations']):
         raise UsageError(f'{name} has no box that can be used, only {_text(left_out)}')
+    _check_corners(name, lists['annotations'], images)
     if total:
         print_log(
             f'{name}: {total} of {len(lists["annotations"])} boxes are left out, as MMDetection '
@@ -120,6 +126,10 @@ def checked_annotations(split: str) -> Iterator[None]:
 
     def checked(dataset: CocoDataset, path: str) -> COCO:
         content = read_annotations(path, dataset.ann_file)
+        # Here, as the loop around the dataset hands its palette on at once.
+        _colour_all_classes(dataset)
+        # With the ids of the file, for the messages.
+        complete_annotations(content, keep_ids=True)
         check_annotations(content, dataset.ann_file, split, dataset.metainfo.get('classes') or ())
         coco = COCO()
         coco.dataset = content
@@ -134,6 +144,14 @@ def checked_annotations(split: str) -> Iterator[None]:
         yield
     finally:
         CocoDataset.COCOAPI = own
+
+
+def _colour_all_classes(dataset: CocoDataset) -> None:
+    """Give a dataset a colour for each class: MMDetection has 80, and draws no more classes."""
+    number = len(dataset.metainfo.get('classes') or ())
+    palette = dataset.metainfo.get('palette')
+    if isinstance(palette, list) and len(palette) < number:
+        dataset._metainfo['palette'] = get_palette('random', number)
 
 
 def _is_number(value: Any) -> bool:
@@ -190,6 +208,37 @@ def _check_records(key: str, records: list, fields: dict[str, _Check], refused: 
                 refused[f'{key} without "{field}"'].append(identity)
             elif not fits(record[field]):
                 refused[f'{key} whose "{field}" is not {expected}'].append(identity)
+
+
+def _check_corners(name: str, annotations: list, images: dict) -> None:
+    """Raise for boxes that are corners where COCO has a corner and a size, as a rule; warn of few.
+
+    They can be told by that they reach beyond their image, and would not as corners.
+    """
+    known = [each for each in annotations if each['image_id'] in images]
+    found = [each['id'] for each in known if _is_of_corners(each, images[each['image_id']])]
+    if not found:
+        return
+    said = _text(
+        {
+            'as x y width height some boxes reach beyond their image, and as corners x1 y1 '
+            'x2 y2 they fit': found
+        }
+    )
+    if len(found) > 1 and len(found) >= _CORNERS * len(known):
+        raise UsageError(
+            f'{name} seems to have corners for boxes, where COCO has x y width height: {said}; '
+            "export it in COCO's format again, or put width = x2 - x1 and height = y2 - y1"
+        )
+    print_log(f'{name}: {said}; look at these', logger='current', level=logging.WARNING)
+
+
+def _is_of_corners(annotation: dict, image: dict) -> bool:
+    x, y, width, height = annotation['bbox']
+    far = 1 + _CARELESS
+    beyond = x + width > far * image['width'] or y + height > far * image['height']
+    fits = 0 <= x < width <= image['width'] and 0 <= y < height <= image['height']
+    return beyond and fits
 
 
 def _left_out(annotation: dict, images: dict, categories: set) -> Optional[str]:

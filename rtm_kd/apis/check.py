@@ -19,6 +19,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from rtm_kd.engine import DistillationLossDetachHook
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
@@ -54,8 +55,9 @@ def check(
     Returns:
         dict: ``'data'``: split -> images, boxes and boxes of each class; ``'teacher_mAP'``:
         None if it could not be tested; ``'step'``: seconds of a step with a whole batch, and
-        peak memory in MB, without a GPU that of the process; ``'hours'``: of the whole run,
-        without evaluation.
+        peak memory in MB, without a GPU that of the process, and ``'cache_mb'``, what the
+        caches of images take in all processes that load; ``'hours'``: of the whole run, without
+        evaluation.
 
     Raises:
         ValueError: For whatever would stop the run before its first step, in one sentence.
@@ -91,6 +93,10 @@ def check(
         f'{step["memory_mb"]:.0f} MB at most'
         + (f'; measured with {step["images"]} images and scaled' if step['scaled'] else '')
     )
+    if step['cache_mb']:
+        print(
+            f'the caches of mosaic and mixup: {step["cache_mb"]:.0f} MB of main memory, when full'
+        )
     hours = found['hours']
     time_of_run = f'{hours:.1f} h' if hours >= 1 else f'{max(hours * 60, 1):.0f} min'
     print(f'the whole run: about {time_of_run}, without evaluation')
@@ -234,9 +240,24 @@ def _time_steps(runner: Runner) -> dict[str, Any]:
     return dict(
         seconds,
         memory_mb=memory,
+        cache_mb=_cache_mb(loader),
         images=images,
         scaled=images != whole,
     )
+
+
+def _cache_mb(loader: DataLoader) -> float:
+    """What the images will take that transforms keep in each process that loads, in MB."""
+    dataset = loader.dataset
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    size = 0.0
+    for transform in getattr(dataset.pipeline, 'transforms', []):
+        kept = getattr(transform, 'results_cache', None)
+        if kept:
+            mean = sum(results['img'].nbytes for results in kept) / len(kept)
+            size += mean * min(transform.max_cached_images, len(dataset))
+    return size * max(loader.num_workers, 1) / 2**20
 
 
 def _memory() -> float:

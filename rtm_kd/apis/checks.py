@@ -1,6 +1,5 @@
 """What is checked before a run: that its data are there, and are what the config says."""
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -16,8 +15,9 @@ from mmengine.runner import Runner
 
 from rtm_kd.utils.errors import UsageError
 
-from .annotations import checked_annotations
+from .annotations import checked_annotations, read_annotations
 from .images import check_images, name_faulty_images
+from .pipelines import shaping_of
 
 COCO_REMEDY = (
     'for COCO, see "Getting COCO" in the README; for your own data set data_root, '
@@ -155,6 +155,7 @@ def check_datasets(runner: Runner, *splits: str) -> None:
     for split in splits:
         if getattr(runner, f'_{split}_loop') is None:
             continue
+        _check_image_size(runner, split)
         with checked_annotations(split):
             whole = getattr(runner, f'{split}_dataloader').dataset
         for dataset in _innermost_datasets(whole):
@@ -217,9 +218,25 @@ def check_batch_size(runner: Runner) -> None:
         )
 
 
+def _check_image_size(runner: Runner, split: str) -> None:
+    """Raise if the levels of MMYOLO's necks, each half as large, would not fit each other."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    detector = getattr(model, 'student', model)
+    neck = type(getattr(detector, 'neck', None))
+    strides = getattr(getattr(detector, 'bbox_head', None), 'featmap_strides', None)
+    if not strides or all(base.__name__ != 'BaseYOLONeck' for base in neck.__mro__):
+        return
+    stride = int(max(strides))
+    size = shaping_of(runner.cfg, split).padded
+    if size and any(side % stride for side in size):
+        raise UsageError(
+            f'the {split} pipeline makes images of {size[0]}x{size[1]} pixels, and the model takes '
+            f'multiples of {stride} alone; set img_scale to such'
+        )
+
+
 def _raise_unknown_classes(split: str, classes: tuple, ann_file: str) -> None:
-    with open(ann_file, encoding='utf-8') as file:
-        annotated = [category['name'] for category in json.load(file)['categories']]
+    annotated = [category['name'] for category in read_annotations(ann_file)['categories']]
     unknown = [name for name in classes if name not in annotated]
     raise UsageError(
         f'the {split} annotations {ann_file} have the categories {annotated}, and not '

@@ -67,6 +67,7 @@ def distill(
     classes: Optional[list[str]] = None,
     val_fraction: Optional[float] = None,
     seed: int = 0,
+    train_on_background: bool = False,
     teacher_ckpt: Optional[str] = None,
     student_ckpt: Optional[str] = None,
     train_teacher: bool = False,
@@ -88,8 +89,9 @@ def distill(
     What was trained already is not trained again. Prints what it does.
 
     Args:
-        data_root, train_ann, val_ann, train_img, val_img, classes, val_fraction, seed: The
-            data, as :func:`~rtm_kd.datasets.prepare.prepare_data` takes them.
+        data_root, train_ann, val_ann, train_img, val_img, classes, val_fraction, seed,
+            train_on_background: The data, as
+            :func:`~rtm_kd.datasets.prepare.prepare_data` takes them.
         student, teacher (str): Sizes, of ``'tiny'``, ``'s'``, ``'m'``, ``'l'`` and ``'x'``.
         templates (str): The folder ``configs/custom_dataset``.
         teacher_ckpt (str, optional): Path or URL of the teacher's weights, or ``'coco'`` for
@@ -131,6 +133,7 @@ def distill(
         classes,
         val_fraction,
         seed,
+        train_on_background,
     )
     images = data.num_train_images
     student_schedule = schedule = choose_schedule(

@@ -1,6 +1,7 @@
 """Image files: what is found missing before a run, and what is said of those it can't read."""
 
 import functools
+import logging
 import os
 from collections import defaultdict
 from typing import Any
@@ -8,24 +9,28 @@ from typing import Any
 import cv2
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 
+from rtm_kd.datasets.converters import image_size
 from rtm_kd.utils.errors import RunError, UsageError
 
 _SHOWN = 3  # files of each kind of fault
 
 
 def check_images(dataset: BaseDataset, split: str) -> None:
-    """Raise unless every image file that a dataset will read is there, and not empty.
+    """Raise unless every image file that a dataset will read is there, and as it was annotated.
 
-    Whether they can be decoded is seen as they are read, see :func:`name_faulty_images`. A
-    dataset that reads its images from elsewhere than files is not checked.
+    Of a few that are cut off, or of another size than the annotations say, a warning tells; the
+    former end the run as they are read, see :func:`name_faulty_images`. A dataset that reads
+    its images from elsewhere than files is not checked.
 
     Args:
         dataset (BaseDataset): A dataset that is fully initialised.
         split (str): ``'train'``, ``'val'`` or ``'test'``, for the message.
 
     Raises:
-        ValueError: With the first few names and ids.
+        ValueError: With the first few names and ids of those that are missing or empty, or if
+            most are of another size.
     """
     if not _reads_files(dataset):
         return
@@ -44,14 +49,53 @@ def check_images(dataset: BaseDataset, split: str) -> None:
                 faults[fault].append(f'{os.path.join(folder, name)} (image id {identity})')
     if faults:
         text = '; '.join(
-            f'{len(files)} of its {len(dataset)} images {fault}: {", ".join(files[:_SHOWN])}'
-            + (', ...' if len(files) > _SHOWN else '')
+            f'{len(files)} of its {len(dataset)} images {fault}: {_first(files)}'
             for fault, files in faults.items()
         )
         raise UsageError(
             f'the {split} annotation file {dataset.ann_file} names what is not there: {text}; '
             'copy them again, or set data_prefix'
         )
+    _check_sizes(dataset, split)
+
+
+def _check_sizes(dataset: BaseDataset, split: str) -> None:
+    # Where an image is not turned as its EXIF tag says, its size is another one.
+    loads = [each for each in dataset.pipeline.transforms if isinstance(each, LoadImageFromFile)]
+    turned = all(each.color_type in ('color', 'grayscale') for each in loads)
+    other, damaged = [], []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        noted = info.get('width'), info.get('height')
+        identity = f'{info["img_path"]} (image id {info.get("img_id", index)})'
+        try:
+            size = image_size(info['img_path'])
+        except OSError:
+            damaged.append(identity)
+            continue
+        if turned and None not in noted and noted != size:
+            other.append(f'{identity}: {noted[0]}x{noted[1]}, not {size[0]}x{size[1]}')
+    name = f'of the {len(dataset)} images of the {split} annotation file {dataset.ann_file}'
+    if damaged:
+        print_log(
+            f'{name} {len(damaged)} can perhaps not be read, and would end the run: '
+            f'{_first(damaged)}; replace them, or take them out',
+            logger='current',
+            level=logging.WARNING,
+        )
+    if other:
+        message = (
+            f'{name} {len(other)} are of another size than it says, so that their boxes are wrong: '
+            f'{_first(other)}; put back the images as they were annotated (resized or turned '
+            'since, or turned by their EXIF tag?), or export the annotations again'
+        )
+        if 2 * len(other) > len(dataset):
+            raise UsageError(message)
+        print_log(message, logger='current', level=logging.WARNING)
+
+
+def _first(files: list[str]) -> str:
+    return ', '.join(files[:_SHOWN]) + (', ...' if len(files) > _SHOWN else '')
 
 
 def name_faulty_images(dataset: BaseDataset) -> None:

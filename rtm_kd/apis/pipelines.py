@@ -61,6 +61,7 @@ class Shaping:
     """How a pipeline brings images to the model's size; None where it does not say."""
 
     size: Optional[tuple] = None  # width, height
+    padded: Optional[tuple] = None  # the same, of what all images are padded to
     shape: Optional[str] = None
     padding: Optional[str] = None
     colour: Optional[tuple] = None
@@ -86,10 +87,12 @@ def _shaping(pipeline: list[dict]) -> Shaping:
             shaping.shape = 'stretched' if stretched else 'as it is'
             if not stretched:
                 shaping.padding = 'on all sides'
+                shaping.padded = shaping.size
                 shaping.colour = _colour(transform.get('pad_val', 0))
         elif kind == 'Pad':
             # Without a size to a multiple of it, or to a square.
-            shaping.size = _size(transform.get('size')) or shaping.size
+            shaping.padded = _size(transform.get('size'))
+            shaping.size = shaping.padded or shaping.size
             shaping.padding = 'below and on the right'
             shaping.colour = _colour(transform.get('pad_val', 0))
         elif kind in ('Resize', 'FixScaleResize', 'YOLOv5KeepRatioResize', 'RandomResize'):

@@ -182,6 +182,7 @@ def render_configs(
                 base_lr=schedule.base_lr,
                 val_interval=schedule.val_interval,
                 load_from=teacher_start,
+                train_on_background=data.train_on_background,
                 lr_warmup_iters=schedule.warmup_iters,
                 # The transforms take no smaller caches.
                 mosaic_max_cached_images=min(40, max(num_images, 4)),

@@ -7,6 +7,7 @@ imports nothing of :mod:`rtm_kd`, and changes nothing where its fault is absent.
 from . import (
     checkpoint_load,
     checkpoint_save,
+    coco_ground_truth,
     collate_scope,
     config_interrupts,
     config_text,
@@ -28,6 +29,7 @@ _FIXES = (
     config_interrupts,
     package_configs,
     config_text,
+    coco_ground_truth,
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 from rtm_kd.utils.errors import UsageError, near_misses
 
 from .converters import Annotations, Converted, open_annotations, write_coco
-from .converters.coco_writer import check_class_names, describe
+from .converters.coco_writer import REMEDIES, check_class_names, describe
 from .split import split_coco
 
 
@@ -22,7 +22,8 @@ class PreparedData:
         train_ann_file, val_ann_file (str): COCO annotations.
         train_data_prefix, val_data_prefix (str): Folders of the images.
         class_names (list[str]): In the order of the labels.
-        num_train_images (int): Images with a box, which are those that are trained on.
+        num_train_images (int): Those that are trained on.
+        train_on_background (bool): Whether images without a box are among them.
         messages (list[str]): What was read, dropped and written, for the user.
         warnings (list[str]): What the user should look at.
     """
@@ -34,6 +35,7 @@ class PreparedData:
     val_data_prefix: str
     class_names: list[str]
     num_train_images: int
+    train_on_background: bool = False
     messages: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -48,6 +50,7 @@ def prepare_data(
     classes: Optional[list[str]] = None,
     val_fraction: Optional[float] = None,
     seed: int = 0,
+    train_on_background: bool = False,
 ) -> PreparedData:
     """Read annotations of any known format, and write COCO's where they are none.
 
@@ -67,6 +70,7 @@ def prepare_data(
         val_fraction (float, optional): Share of the training images to evaluate on instead;
             see :func:`~.split.split_coco`.
         seed (int): Of this split.
+        train_on_background (bool): Train on images without a box as well.
 
     Raises:
         ValueError: For whatever the user can put right.
@@ -80,7 +84,8 @@ def prepare_data(
     train_split = train.split_for('train')
     if train_split is None:
         raise UsageError(
-            f'{train.path} has annotations for {" and ".join(train.splits)}, none for training; '
+            train.missing.get('train')
+            or f'{train.path} has annotations for {" and ".join(train.splits)}, none for training; '
             'name those with --train-ann'
         )
     val, val_split = train, 'val'
@@ -90,6 +95,11 @@ def prepare_data(
         val_split = val.split_for('val') or val.splits[0]
     elif val_fraction is None and val_split not in train.splits:
         others = [split for split in train.splits if split not in ('all', train_split)]
+        if val_split in train.missing:
+            raise UsageError(
+                f'{train.missing[val_split]}, or have --val-fraction 0.2 take images to evaluate '
+                'on from those to train on'
+            )
         more = f' (there is {" and ".join(others)})' if others else ''
         raise UsageError(
             f'{train.path} has no annotations for validation{more}; name some with --val-ann, or '
@@ -98,8 +108,11 @@ def prepare_data(
     names = _choose_classes(train, val, classes)
 
     trained = train.convert(train_split, names)
+    background = '' if train_on_background else ', which are not trained on'
     messages = [f'{train.format} annotations in {train.path}']
-    messages += [f'train: {line}' for line in trained.summary]
+    messages.append(f'train: {describe(trained.content, background)}')
+    messages += [f'train: {line}' for line in trained.account]
+    _check_boxes(trained, 'train', train, names)
     if val_fraction is None:
         evaluated = val.convert(val_split, names)
         messages += [f'val: {line}' for line in evaluated.summary]
@@ -107,17 +120,11 @@ def prepare_data(
         trained, evaluated = _split(trained, val_fraction, seed)
         if 'val' in train.splits:
             messages.append(f'not used, for --val-fraction: the val split of {train.path}')
-        messages.append(f'of these to train on: {describe(trained.content)}')
+        messages.append(f'of these to train on: {describe(trained.content, background)}')
         messages.append(f'and to evaluate on: {describe(evaluated.content)}')
 
-    num_train_images = _num_boxed(trained.content)
-    for use, part in (('train', trained), ('val', evaluated)):
-        if not _num_boxed(part.content):
-            found = '; '.join(part.summary)
-            raise UsageError(
-                f'the {use} annotations of {train.path} have no box of {names}'
-                + (f' ({found})' if found else '')
-            )
+    for use, part, whole in (('train', trained, train), ('val', evaluated, val)):
+        _check_boxes(part, use, whole, names)
         if part.file is None:
             part.file = Path(out_dir, f'{use}.json')
             write_coco(part.content, part.file)
@@ -131,9 +138,10 @@ def prepare_data(
         val_ann_file=below[2],
         val_data_prefix=_with_slash(below[3]),
         class_names=names,
-        num_train_images=num_train_images,
+        num_train_images=_num_trained(trained.content, train_on_background),
+        train_on_background=train_on_background,
         messages=messages,
-        warnings=_in_both(trained, evaluated),
+        warnings=[*_in_both(trained, evaluated), *_classes_without_boxes(trained)],
     )
 
 
@@ -178,8 +186,35 @@ def _split(whole: Converted, fraction: float, seed: int) -> tuple[Converted, Con
     return Converted(parts[0], whole.image_folder), Converted(parts[1], whole.image_folder)
 
 
-def _num_boxed(content: dict[str, Any]) -> int:
-    return len({a['image_id'] for a in content['annotations'] if not a.get('iscrowd')})
+def _num_trained(content: dict[str, Any], background: bool) -> int:
+    boxed = {a['image_id'] for a in content['annotations'] if not a.get('iscrowd')}
+    return len(content['images']) if background else len(boxed)
+
+
+def _check_boxes(part: Converted, use: str, annotations: Annotations, names: list[str]) -> None:
+    """Raise unless there is a box, with what was left out and what to do about it."""
+    if _num_trained(part.content, background=False):
+        return
+    crowds = len(part.content['annotations'])
+    found = '; '.join(part.summary)
+    remedies = [REMEDIES[what] for what in part.dropped if what in REMEDIES]
+    raise UsageError(
+        f'the {use} annotations of {annotations.path} have no box of {names}'
+        + (
+            f' that counts: all {crowds} are marked as difficult (in COCO, as a crowd), which are '
+            'neither trained on nor evaluated; take the mark away'
+            if crowds
+            else ''
+        )
+        + f' ({found})'
+        + ''.join(f'; {remedy}' for remedy in remedies)
+    )
+
+
+def _classes_without_boxes(part: Converted) -> list[str]:
+    boxed = {a['category_id'] for a in part.content['annotations']}
+    silent = [c['name'] for c in part.content['categories'] if c['id'] not in boxed]
+    return [f'no box of {", ".join(silent)} to train on'] if silent else []
 
 
 def _in_both(trained: Converted, evaluated: Converted) -> list[str]:

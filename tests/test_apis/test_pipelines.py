@@ -51,7 +51,7 @@ def test_mmyolos_padding_on_all_sides_is_pointed_out():
         ({'val_dataloader.dataset.pipeline.2.pad_val': 0}, 'colour of the padding 0x0x0'),
         ({'train_pipeline': None, 'custom_hooks.1.switch_pipeline': LETTERBOX}, 'padding below'),
         (
-            {'train_dataloader.dataset.pipeline.7.size': (640, 640)},
+            {'train_dataloader.dataset.pipeline.8.size': (640, 640)},
             'begins with images of 640x640 pixels and ends with 256x256',
         ),
     ],

@@ -368,6 +368,429 @@ def test_nothing_is_written_into_the_data(yolo_root, tmp_path):
     assert prepared.train_data_prefix == f'{yolo_root}/'
 
 
+def coco_content(boxes_of=lambda name: [[1, 2, 30, 20]], names='abcd', **image):
+    """Images of 64x48 pixels of one class."""
+    content = dict(images=[], annotations=[], categories=[dict(id=1, name='a')])
+    for number, name in enumerate(names):
+        size = dict(width=64, height=48)
+        content['images'].append(dict(id=number, file_name=f'{name}.jpg', **{**size, **image}))
+        for box in boxes_of(name):
+            content['annotations'].append(dict(image_id=number, category_id=1, bbox=box))
+    return content
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name in 'abcd':
+        path = draw(tmp_path / f'data/images/{name}.jpg')
+        path.write_bytes(path.read_bytes() + name.encode())  # no copy of another
+    return tmp_path / 'data'
+
+
+@pytest.mark.parametrize('given', [False, True])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'images\\{}.jpg',
+        'C:\\Users\\me\\images\\{}.jpg',
+        '/home/me/set/{}.jpg',
+        '../../images/{}.jpg',
+        './{}.jpg',
+        'file:///data/images/{}.jpg',
+    ],
+)
+def test_paths_of_another_machine_find_their_images(photos, tmp_path, name, given):
+    content = coco_content()
+    for image, letter in zip(content['images'], 'abcd'):
+        image['file_name'] = name.format(letter)
+    write(photos / 'result.json', json.dumps(content))
+    # --train-img is what the message names where nothing is found.
+    images = dict(train_img='images') if given else {}
+    prepared = prepare_data(str(photos), str(tmp_path / 'out'), val_fraction=0.5, **images)
+    written = read(tmp_path / 'out/train.json')
+    folder = prepared.data_root + prepared.train_data_prefix
+    assert len(written['images']) == prepared.num_train_images == 2
+    assert all(os.path.isfile(folder + image['file_name']) for image in written['images'])
+
+
+def test_two_images_of_another_machine_do_not_share_a_file(photos):
+    content = coco_content(names='ab')
+    for image, name in zip(content['images'], ('D:/x/a.jpg', 'D:/y/a.jpg')):
+        image['file_name'] = name
+    write(photos / 'result.json', json.dumps(content))
+    converted = open_annotations(photos, photos).convert('all')
+    assert [image['file_name'] for image in converted.content['images']] == ['a.jpg']
+    assert converted.dropped == {
+        'images whose file another has as well': ['D:/y/a.jpg, as a.jpg'],
+    }
+
+
+def test_coco_images_that_are_not_as_annotated_are_left_out(photos):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw(photos / 'images/a.jpg', exif=exif)
+    draw(photos / 'images/b.jpg', width=32, height=24)
+    write(photos / 'images/c.jpg', 'no image')
+    write(photos / 'all.json', json.dumps(coco_content(names='abcde')))
+    converted = open_annotations(photos, photos).convert('all')
+    assert boxes(converted.content) == [('d.jpg', 'a', 1, 2, 30, 20)]
+    assert converted.summary[1:] == [
+        'dropped images of another size than annotated: 2 (a.jpg: 64x48, not 48x64, '
+        'b.jpg: 64x48, not 32x24)',
+        "dropped images that can't be read: 1 (c.jpg)",
+        'dropped images without a file: 1 (e.jpg)',
+    ]
+
+
+def test_where_no_image_is_as_annotated_the_remedy_is_named(photos, tmp_path):
+    write(photos / 'all.json', json.dumps(coco_content(width=640)))
+    message = (
+        'no box of .*another size than annotated: 4 .*640x48, not 64x48.*; put back the images'
+    )
+    with pytest.raises(ValueError, match=message):
+        prepare_data(str(photos), str(tmp_path / 'out'), val_fraction=0.5)
+
+
+def test_coco_that_lacks_what_follows_from_the_rest_is_completed(photos, tmp_path):
+    content = coco_content(lambda name: [['1', 2, '30.0', '20.5']])
+    for image in content['images']:
+        del image['width'], image['height']
+    (photos / 'all.json').write_bytes(json.dumps(content).encode('utf-8-sig'))
+    prepare_data(str(photos), str(tmp_path / 'out'), val_fraction=0.5)
+    written = read(tmp_path / 'out/val.json')
+    assert [(image['width'], image['height']) for image in written['images']] == [(64, 48)] * 2
+    for annotation in written['annotations']:
+        assert annotation['id'] > 0
+        assert annotation['bbox'] == [1, 2, 30, 20.5]
+        assert (annotation['area'], annotation['iscrowd']) == (615, 0)
+
+
+def test_roboflow_first_category_may_have_the_name_of_a_class(tmp_path):
+    roboflow_coco(tmp_path)
+    for file in tmp_path.rglob('*.json'):
+        content = read(file)
+        content['categories'][0]['name'] = content['categories'][1]['supercategory'] = 'a'
+        write(file, json.dumps(content))
+    annotations = open_annotations(tmp_path, tmp_path)
+    assert annotations.classes == ['a']
+    content = annotations.convert('train').content
+    assert [category['id'] for category in content['categories']] == [1]
+    assert len(content['annotations']) == 1
+
+
+@pytest.mark.parametrize(
+    'files',
+    [
+        dict(train='train/annotations.json', val='val/annotations.json'),
+        dict(train='train/train.json', val='valid/valid.json'),
+        dict(train='coco/annotations/instances_train2017.json', val='coco/annotations/val.json'),
+        dict(train='latest_train.json', val='latest-val.json'),
+        dict(train='a/train/labels.json', val='a/test/val.json'),
+        dict(all='result.json'),
+        dict(all='export/latest.json'),
+        dict(all='constraints.json'),
+        dict(train='train.json', all='everything.json', val='val.json'),
+    ],
+)
+def test_coco_files_are_found_beside_other_json(photos, files):
+    for path in files.values():
+        write(photos / path, json.dumps(coco_content()))
+    write(photos / 'meta.json', json.dumps(dict(classes=['a'], categories=[])))
+    write(photos / 'train_settings.json', '{}')
+    annotations = open_annotations(photos, photos)
+    expected = {split for split in files if split != 'all' or 'train' not in files}
+    assert set(annotations.splits) == expected
+    assert all(len(annotations.convert(s).content['images']) == 4 for s in expected)
+
+
+def test_coco_files_of_one_split_are_named(photos, tmp_path):
+    for name in ('first.json', 'second.json'):
+        write(photos / name, json.dumps(coco_content()))
+    with pytest.raises(ValueError, match=r'first\.json, second\.json.*--train-ann'):
+        prepare_data(str(photos), str(tmp_path / 'out'), val_fraction=0.5)
+    prepare_data(str(photos), str(tmp_path / 'out'), train_ann='first.json', val_fraction=0.5)
+
+
+@pytest.mark.parametrize('name', ['notes.json', 'train.json', 'sub/meta.json'])
+@pytest.mark.parametrize('layout', ['YOLO', 'VOC'])
+def test_other_json_hides_no_annotations(tmp_path, layout, name):
+    one_yolo_image(tmp_path) if layout == 'YOLO' else roboflow_voc(tmp_path)
+    write(tmp_path / name, json.dumps(dict(categories=[dict(id=0, name='a')], info=dict(year=1))))
+    assert open_annotations(tmp_path, tmp_path).format == layout
+
+
+@pytest.mark.parametrize(
+    'suffix, kept', [('jpg', -1), ('jpg', 0.5), ('png', -4), ('png', 0.5), ('webp', 0.5)]
+)
+def test_an_image_that_is_cut_off_is_left_out_if_training_can_not_read_it(tmp_path, suffix, kept):
+    one_yolo_image(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    path = tmp_path / f'images/cut.{suffix}'
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept] if kept < 0 else whole[: int(kept * len(whole))])
+    write(tmp_path / 'labels/cut.txt', '0 0.5 0.5 0.5 0.5')
+    converted = open_annotations(tmp_path, tmp_path).convert('all')
+    used = mmcv.imfrombytes(path.read_bytes()) is not None
+    assert len(converted.content['images']) == 1 + used
+    assert converted.dropped == (
+        {} if used else {"images that can't be read": [f'images/cut.{suffix}']}
+    )
+
+
+def test_what_a_camera_appends_to_a_jpeg_is_no_fault(tmp_path):
+    path = draw(tmp_path / 'a.jpg')
+    path.write_bytes(path.read_bytes() + bytes(100_000))
+    assert image_size(path) == (64, 48)
+
+
+def counted_from_1(root):
+    for name in 'ab':
+        draw(root / f'images/{name}.jpg', width=64 if name == 'a' else 32)
+        write(root / f'labels/{name}.txt', '1 0.5 0.5 0.5 0.5', '2 0.2 0.2 0.3 0.3')
+    write(root / 'classes.txt', 'cat', 'dog')
+
+
+def test_yolo_labels_from_1_are_refused_until_the_names_say_so(tmp_path):
+    counted_from_1(tmp_path)
+    with pytest.raises(ValueError, match=r'counted from 1.*names: \{1: cat, 2: dog\}'):
+        open_annotations(tmp_path, tmp_path).convert('all')
+    write(tmp_path / 'data.yaml', 'names: {1: cat, 2: dog}')
+    annotations = open_annotations(tmp_path, tmp_path)
+    assert annotations.classes == ['cat', 'dog']
+    assert annotations.convert('all').summary == ['images: 2, boxes: 4 (cat 2, dog 2)']
+
+
+def test_a_yolo_class_that_is_not_there_is_pointed_out(tmp_path):
+    counted_from_1(tmp_path)
+    write(tmp_path / 'classes.txt', 'cat', 'dog', 'cow')  # may be from 0, and have no cat
+    prepared = prepare_data(str(tmp_path), str(tmp_path / 'out'), val_fraction=0.5)
+    assert prepared.warnings == ['no box of cat to train on']
+
+
+@pytest.mark.parametrize(
+    'names, classes',
+    [
+        ('square', ['square']),
+        ('square, disc', ['square', 'disc']),
+        ('[square, disc]', ['square', 'disc']),
+        ('{0: square, 1: disc}', ['square', 'disc']),
+        ("{'0': square}", ['square']),
+        ('[no, 007, 1e3, 2020-01-01]', ['no', '007', '1e3', '2020-01-01']),
+        ('names.txt', ['from', 'a file']),
+        ('', ['of classes.txt']),
+    ],
+)
+def test_names_of_yolo_may_be_written_in_many_ways(tmp_path, names, classes):
+    one_yolo_image(tmp_path, ['of classes.txt'])
+    write(tmp_path / 'names.txt', 'from', 'a file')
+    write(tmp_path / 'data.yaml', f'names: {names}')
+    assert open_annotations(tmp_path, tmp_path).classes == classes
+
+
+@pytest.mark.parametrize('names', ['[[a], b]', '{a: 0}', '[{0: a}, {1: b}]'])
+def test_names_of_yolo_that_are_none_are_refused(tmp_path, names):
+    one_yolo_image(tmp_path)
+    write(tmp_path / 'data.yaml', f'names: {names}')
+    with pytest.raises(ValueError, match=r'"names" of .* are no list and no label: name'):
+        open_annotations(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize('suffix', ['jfif', 'JPG', 'jpe', 'webp', 'tiff', 'BMP'])
+def test_images_of_any_suffix_that_is_read_are_used(tmp_path, suffix):
+    one_yolo_image(tmp_path)
+    kind = dict(jfif='JPEG', jpe='JPEG').get(suffix)
+    draw(tmp_path / f'images/b.{suffix}', **(dict(format=kind) if kind else {}))
+    write(tmp_path / 'labels/b.txt', '0 0.5 0.5 0.5 0.5')
+    assert len(open_annotations(tmp_path, tmp_path).convert('all').content['annotations']) == 2
+
+
+def test_labelled_images_that_are_not_read_are_named(tmp_path):
+    one_yolo_image(tmp_path)
+    write(tmp_path / 'images/b.heic', 'whatever it holds')
+    write(tmp_path / 'labels/b.txt', '0 0.5 0.5 0.5 0.5')
+    converted = open_annotations(tmp_path, tmp_path).convert('all')
+    assert converted.dropped == {'images in a format that is not read': ['images/b.heic']}
+
+
+def test_a_yaml_may_name_folders_that_are_not_asked_for(tmp_path):
+    for name in 'abcd':
+        draw(tmp_path / f'train/images/{name}.jpg', width=60 + ord(name))
+        write(tmp_path / f'train/labels/{name}.txt', '0 0.5 0.5 0.5 0.5')
+    folders = ('train: ../train/images', 'val: ../valid/images', 'test: /content/x/test/images')
+    write(tmp_path / 'data.yaml', *folders, 'names: [a]')
+    # The remedy that the message names.
+    with pytest.raises(ValueError, match=r'names \.\./valid/images.*--val-fraction 0\.2'):
+        prepare_data(str(tmp_path), str(tmp_path / 'out'))
+    prepared = prepare_data(str(tmp_path), str(tmp_path / 'out'), val_fraction=0.2)
+    assert prepared.num_train_images == 3
+
+
+@pytest.mark.parametrize(
+    'path', ['/content/set/train/images', 'C:\\set\\train\\images', '../../set/train/images']
+)
+def test_a_yaml_of_another_machine_finds_its_folders(tmp_path, path):
+    roboflow_yolo(tmp_path)
+    write(tmp_path / 'data.yaml', f"train: '{path}'", 'val: valid/images', 'names: [a]')
+    assert len(open_annotations(tmp_path, tmp_path).convert('train').content['images']) == 1
+
+
+@pytest.mark.parametrize('places', [['labels'], ['labels/train'], ['labels/train', 'labels/val']])
+def test_names_among_the_labels_are_found(tmp_path, places):
+    for split in ('train', 'val'):
+        draw(tmp_path / f'images/{split}/{split}.jpg')
+        write(tmp_path / f'labels/{split}/{split}.txt', '0 0.5 0.5 0.5 0.5')
+    for number, place in enumerate(places):
+        # labelImg adds a class where it is first met.
+        write(tmp_path / place / 'classes.txt', *['cat', 'dog'][: number + 1])
+    annotations = open_annotations(tmp_path, tmp_path)
+    assert annotations.classes == ['cat', 'dog'][: len(places)]
+    assert annotations.convert('train').dropped == {}
+    write(tmp_path / 'labels/val/classes.txt', 'dog', 'cat')
+    write(tmp_path / 'labels/train/classes.txt', 'cat')
+    if not (tmp_path / 'labels/classes.txt').exists():
+        with pytest.raises(ValueError, match=r'labels/train/classes\.txt.*val/classes\.txt'):
+            open_annotations(tmp_path, tmp_path)
+
+
+def test_labels_that_windows_wrote_are_read(tmp_path):
+    one_yolo_image(tmp_path)
+    (tmp_path / 'labels/a.txt').write_bytes('0 0.5 0.5 0.5 0.5\r\n'.encode('utf-16'))
+    (tmp_path / 'classes.txt').write_bytes('Größe\r\n'.encode('utf-8-sig'))
+    annotations = open_annotations(tmp_path, tmp_path)
+    assert annotations.convert('all').summary == ['images: 1, boxes: 1 (Größe 1)']
+
+
+VOC_LAYOUTS = [
+    dict(train=('train/images', 'train/annotations'), val=('val/images', 'val/annotations')),
+    dict(train=('images/train', 'annotations/train'), val=('images/val', 'annotations/val')),
+    dict(train=('a/train/img', 'a/train/xml'), val=('a/valid/img', 'a/valid/xml')),
+    dict(all=('images', 'annotations')),
+    dict(all=('jpegimages', 'ANNOTATIONS')),
+    dict(all=('VOCdevkit/VOC2007/JPEGImages', 'VOCdevkit/VOC2007/Annotations')),
+    dict(all=('photos', 'boxes')),
+    dict(all=('.', '.')),
+]
+
+
+@pytest.mark.parametrize('layout', VOC_LAYOUTS)
+def test_voc_in_other_folders_is_found(tmp_path, layout):
+    for images, annotations in layout.values():
+        # The same name in each split: the nearest is meant.
+        draw(tmp_path / images / '1.jpg')
+        write(tmp_path / annotations / '1.xml', xml('1.jpg', [('a', (1, 1, 9, 9), 0)]))
+    found = open_annotations(tmp_path, tmp_path)
+    assert sorted(found.splits) == sorted(layout)
+    for split, (images, _) in layout.items():
+        converted = found.convert(split)
+        assert converted.dropped == {}
+        (image,) = converted.content['images']
+        file = converted.image_folder / image['file_name']
+        assert file.samefile(tmp_path / images / '1.jpg')
+
+
+def test_voc_with_swapped_corners_is_read_and_said(tmp_path):
+    draw(tmp_path / 'a.jpg')
+    write(tmp_path / 'a.xml', xml('a.jpg', [('a', (9, 5, 1, 3), 0), ('a', (1, 30, 9, 20), 0)]))
+    converted = open_annotations(tmp_path, tmp_path).convert('all')
+    assert [box[2:] for box in boxes(converted.content)] == [(0, 2, 9, 3), (0, 19, 9, 11)]
+    assert converted.notes == [
+        'read with their corners swapped: 2 (a.xml, object 1, a.xml, object 2)'
+    ]
+
+
+@pytest.mark.parametrize(
+    'declared, written, read_as',
+    [
+        ('utf-16', 'utf-16', 'Größe'),
+        ('', 'utf-8-sig', 'Größe'),
+        ('', 'utf-16', 'Größe'),
+        ('iso-8859-1', 'iso-8859-1', 'Größe'),
+        ('gb2312', 'gb2312', '大小'),
+        ('utf-8', 'gb2312', None),
+        ('utf-8', 'iso-8859-1', None),
+    ],
+)
+def test_voc_is_read_in_the_encoding_that_it_is_in(tmp_path, declared, written, read_as):
+    name = read_as or dict(gb2312='大小').get(written, 'Größe')
+    draw(tmp_path / 'a.jpg')
+    draw(tmp_path / 'b.jpg')
+    head = f'<?xml version="1.0" encoding="{declared}"?>' if declared else ''
+    text = head + xml('a.jpg', [(name, (1, 1, 9, 9), 0)])
+    (tmp_path / 'a.xml').write_bytes(text.encode(written))
+    write(tmp_path / 'b.xml', xml('b.jpg', [('b', (1, 1, 9, 9), 0)]))
+    annotations = open_annotations(tmp_path, tmp_path)
+    if read_as:
+        assert annotations.classes == sorted([read_as, 'b'])
+    else:
+        assert annotations.classes == ['b']
+        assert annotations.convert('all').dropped == {
+            'annotation files in another encoding than they say': ['a.xml']
+        }
+
+
+def test_a_path_in_another_encoding_spoils_no_annotation(tmp_path):
+    draw(tmp_path / 'a.jpg')
+    text = '<?xml version="1.0" encoding="utf-8"?>' + xml('Größe/a.jpg', [('a', (1, 1, 9, 9), 0)])
+    (tmp_path / 'a.xml').write_bytes(text.encode('latin-1'))
+    assert len(open_annotations(tmp_path, tmp_path).convert('all').content['annotations']) == 1
+
+
+@pytest.mark.parametrize('val_fraction', [None, 0.5])
+def test_boxes_that_are_all_difficult_are_called_that(tmp_path, val_fraction):
+    for split in ('train', 'valid'):
+        draw(tmp_path / split / 'a.jpg')
+        write(tmp_path / split / 'a.xml', xml('a.jpg', [('a', (1, 1, 9, 9), 1)]))
+    with pytest.raises(ValueError, match='all 1 are marked as difficult'):
+        prepare_data(str(tmp_path), str(tmp_path / 'out'), val_fraction=val_fraction)
+
+
+def test_a_split_says_why_no_image_is_left(tmp_path):
+    lists_of_paths(tmp_path)
+    for file in (tmp_path / 'images').iterdir():
+        file.unlink()
+    message = r'no box of .*dropped images without a file: 1 \(images/a\.jpg\).*copy them there'
+    with pytest.raises(ValueError, match=message):
+        prepare_data(str(tmp_path), str(tmp_path / 'out'), val_fraction=0.5)
+
+
+@pytest.mark.parametrize('background', [False, True])
+def test_images_without_boxes_are_trained_on_if_asked(photos, tmp_path, background):
+    content = coco_content(lambda name: [[1, 2, 30, 20]] if name in 'ab' else [])
+    for split in ('train', 'val'):
+        write(photos / f'annotations/{split}.json', json.dumps(content))
+    prepared = prepare_data(str(photos), str(tmp_path), train_on_background=background)
+    assert prepared.num_train_images == (4 if background else 2)
+    assert prepared.train_on_background == background
+    left_out = ', which are not trained on' * (not background)
+    assert f'train: images: 4 (2 without boxes{left_out}), boxes: 2 (a 2)' in prepared.messages
+    assert 'val: images: 4 (2 without boxes), boxes: 2 (a 2)' in prepared.messages
+
+
+OTHER_FORMATS = [
+    ('a.json', dict(version='5', shapes=[], imagePath='a.jpg'), 'LabelMe.*labelme2coco'),
+    ('a.json', {'_via_img_metadata': {}}, 'VIA.*COCO format'),
+    ('a.json', {'a.jpg123': dict(filename='a.jpg', regions=[])}, 'VIA.*COCO format'),
+    ('a.json', [dict(id=1, data=dict(image='a'), annotations=[])], 'Label Studio.*export'),
+    ('a.json', [dict(image='a.jpg', annotations=[])], 'Create ML.*export'),
+    ('a.json', dict(info={}, categories={}, items=[]), 'Datumaro.*coco_instances'),
+    ('a.xml', '<annotations><image id="0" name="a.jpg"/></annotations>', 'CVAT.*COCO 1.0'),
+    ('a.csv', 'a.jpg,1,1,9,9', 'CSV.*export COCO'),
+    ('a.tfrecord', 'binary', 'TFRecord.*export COCO'),
+]
+
+
+@pytest.mark.parametrize('name, content, message', OTHER_FORMATS)
+def test_formats_that_are_not_read_are_named(tmp_path, name, content, message):
+    draw(tmp_path / 'data/images/a.jpg')
+    text = content if isinstance(content, str) else json.dumps(content)
+    file = write(tmp_path / 'data' / name, text)
+    for options in ({}, dict(train_ann=str(file))):
+        with pytest.raises(ValueError, match=message) as refused:
+            prepare_data(str(tmp_path / 'data'), str(tmp_path / 'out'), **options)
+        assert '\n' not in str(refused.value)
+
+
 def csv(root):
     draw(root / 'images/a.jpg')
     write(root / 'boxes.csv', 'a.jpg,1,1,9,9')

@@ -7,13 +7,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
+import torch
 from helpers import as_arguments, tool
 from mmdet.datasets import CocoDataset
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmengine.structures import InstanceData
 
 from rtm_kd.apis import annotations as annotations_module
+from rtm_kd.apis import images as images_module
 from rtm_kd.apis import train
 from rtm_kd.apis.annotations import check_annotations, checked_annotations, read_annotations
 from rtm_kd.apis.checks import _innermost_datasets, check_datasets
@@ -39,6 +44,13 @@ def warnings(monkeypatch):
     monkeypatch.setattr(
         annotations_module, 'print_log', lambda message, **kwargs: said.append(message)
     )
+    return said
+
+
+@pytest.fixture
+def image_warnings(monkeypatch):
+    said = []
+    monkeypatch.setattr(images_module, 'print_log', lambda message, **kwargs: said.append(message))
     return said
 
 
@@ -184,6 +196,86 @@ def test_a_file_whose_boxes_are_all_left_out_is_refused(content):
         check_annotations(content, 'a.json')
 
 
+def corners(annotation):
+    x, y, width, height = annotation['bbox']
+    annotation['bbox'] = [x, y, x + width, y + height]
+
+
+@pytest.mark.parametrize('part', [1, 2])
+def test_corners_in_place_of_sizes_are_refused(content, warnings, part):
+    for number, annotation in enumerate(content['annotations']):
+        annotation['bbox'] = [20 + 2 * number, 20 + 2 * number, 12, 12]
+    for annotation in content['annotations'][::part]:
+        corners(annotation)
+    message = r'seems to have corners for boxes.*: \d+ \(\d+, \d+, \d+.*width = x2 - x1'
+    with pytest.raises(ValueError, match=message):
+        check_annotations(content, 'a.json')
+    # What the message says to do.
+    for annotation in content['annotations'][::part]:
+        x, y, right, bottom = annotation['bbox']
+        annotation['bbox'] = [x, y, right - x, bottom - y]
+    check_annotations(content, 'a.json')
+    assert warnings == []
+
+
+def test_a_single_box_that_may_be_corners_is_pointed_out(content, warnings):
+    content['annotations'][3]['bbox'] = [30, 30, 60, 60]
+    check_annotations(content, 'a.json')
+    assert 'reach beyond their image, and as corners x1 y1 x2 y2 they fit: 1 (4)' in warnings[0]
+
+
+def test_large_boxes_and_careless_ones_are_no_corners(content, warnings):
+    for annotation, box in zip(
+        content['annotations'],
+        [[0, 0, 64, 64], [1, 1, 64, 64], [2, 2, 64, 60], [30, 30, 36, 36], [40, 40, 30, 30]] * 3,
+    ):
+        annotation['bbox'] = box
+    check_annotations(content, 'a.json')
+    assert warnings == []
+
+
+@pytest.mark.parametrize('change', ['ids from 0', 'no area', 'strings', 'byte order mark'])
+def test_files_of_other_tools_are_used_as_they_are(content, own_data, warnings, change):
+    for number, annotation in enumerate(content['annotations']):
+        if change == 'ids from 0':
+            annotation['id'] = number
+        elif change == 'no area':
+            del annotation['area'], annotation['iscrowd']
+        elif change == 'strings':
+            annotation['bbox'] = list(map(str, annotation['bbox']))
+    root = own_data(content)
+    if change == 'byte order mark':
+        path = Path(root, 'annotations/train.json')
+        path.write_text(path.read_text(), encoding='utf-8-sig')
+    for split in ('train', 'val'):
+        with checked_annotations(split):
+            dataset = images_of(root)
+        assert sum(len(dataset.get_data_info(i)['instances']) for i in range(12)) == 12
+    assert warnings == []
+
+
+def test_more_classes_than_mmdetection_has_colours_can_be_drawn(content, own_data):
+    classes = [f'class {i}' for i in range(200)]
+    content['categories'] = [dict(id=i, name=name) for i, name in enumerate(classes)]
+    root = own_data(content)
+    with checked_annotations('test'):
+        dataset = CocoDataset(
+            data_root=root,
+            ann_file='annotations/train.json',
+            data_prefix=dict(img='images/'),
+            metainfo=dict(classes=classes),
+        )
+    visualizer = DetLocalVisualizer()
+    visualizer.dataset_meta = dataset.metainfo
+    found = InstanceData(
+        bboxes=torch.tensor([[5.0, 5, 20, 20]]), scores=torch.ones(1), labels=torch.tensor([199])
+    )
+    drawn = visualizer._draw_instances(
+        PHOTO, found, dataset.metainfo['classes'], dataset.metainfo['palette']
+    )
+    assert (drawn != PHOTO).any()
+
+
 def test_what_each_split_needs(content):
     for annotation in content['annotations']:
         del annotation['iscrowd']
@@ -245,6 +337,30 @@ def test_missing_and_empty_images_are_found_before(content, own_data, files, mes
     dataset = images_of(own_data(content, files))
     with pytest.raises(ValueError, match=message):
         check_images(dataset, 'train')
+
+
+def test_images_of_another_size_are_refused_or_pointed_out(content, own_data, image_warnings):
+    small = encoded('.png', PHOTO[:32, :16])
+    dataset = images_of(own_data(content, {'3.png': small}))
+    check_images(dataset, 'train')
+    (said,) = image_warnings
+    assert '1 are of another size than it says' in said
+    assert 'images/3.png (image id 3): 64x64, not 16x32' in said
+    for number in range(7):
+        os.remove(dataset.get_data_info(number)['img_path'])
+        Path(dataset.get_data_info(number)['img_path']).write_bytes(small)
+    with pytest.raises(ValueError, match=r'7 are of another size.*0\.png.*put back the images'):
+        check_images(dataset, 'train')
+
+
+def test_an_image_that_is_cut_off_is_said_before_the_run(content, own_data, image_warnings):
+    dataset = images_of(own_data(content, {'3.png': encoded('.png', PHOTO)[:-300]}))
+    check_images(dataset, 'train')
+    (said,) = image_warnings or ['']
+    # How much of a damaged file is an image depends on the version of OpenCV.
+    assert ('images/3.png (image id 3)' in said) == (
+        mmcv.imread(dataset.get_data_info(3)['img_path']) is None
+    )
 
 
 def test_a_folder_that_can_not_be_listed_is_no_fault(content, own_data, monkeypatch):
@@ -328,8 +444,7 @@ def test_odd_images_and_boxes_are_trained_on(kd_config, options, content, own_da
 def test_batches_without_a_box_are_trained_on(kd_config, options, content, own_data):
     empty = {**content, 'annotations': []}
     options.update(data_root=own_data(empty, val_content=content), max_epochs=1)
-    options.update({'num_epochs_stage2': 0, 'train_dataloader.dataset.filter_cfg': None})
-    options.update({'train_dataloader.dataset.pipeline.4.allow_negative_crop': True})
+    options.update(num_epochs_stage2=0, train_on_background=True)
     options.update({'train_dataloader.dataset.indices': 4})
     runner = train(kd_config, work_dir=options['data_root'] + 'run', cfg_options=options)
     scalars = runner.message_hub.log_scalars

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import ROOT
 from mmengine.registry import MODELS
+from PIL import Image
 
 from rtm_kd.apis.check import check
 from rtm_kd.engine.optimizers import CpuAmpOptimWrapper
@@ -71,6 +72,48 @@ def test_a_class_without_boxes_a_random_teacher_and_another_pipeline_are_pointed
     printed = capsys.readouterr().out
     assert 'no box of square in train' in printed and 'the teacher is random' in printed
     assert 'the pipeline of val brings images to size in another way' in printed
+
+
+@pytest.mark.parametrize('resized', [True, False])
+def test_the_caches_of_whole_photographs_are_counted(
+    kd_config, options, data_root, tmp_path, resized, capsys
+):
+    images = tmp_path / 'images'
+    images.mkdir()
+    content = json.loads((data_root / 'annotations/train.json').read_text())
+    for image in content['images']:
+        image.update(width=1000, height=1000)
+        Image.new('RGB', (1000, 1000)).save(images / image['file_name'])
+    for split in ('train', 'val'):
+        path = tmp_path / f'annotations/{split}.json'
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+    options['data_root'] = f'{tmp_path}/'
+    options['train_num_workers'] = 2
+    if not resized:
+        options['train_dataloader.dataset.pipeline.2.scale'] = (1000, 1000)
+    cache_mb = check(kd_config, images=0, cfg_options=options)['step']['cache_mb']
+    # A mosaic keeps 12 images of 3 MB in either process.
+    assert (60 < cache_mb < 80) if not resized else (0 < cache_mb < 2)
+    assert 'the caches of mosaic and mixup' in capsys.readouterr().out
+
+
+def test_background_is_counted_if_it_is_trained_on(kd_config, options, data_root):
+    content = json.loads((data_root / 'annotations/train.json').read_text())
+    content['annotations'] = content['annotations'][:8]
+    (data_root / 'annotations/background.json').write_text(json.dumps(content))
+    options['train_ann_file'] = 'annotations/background.json'
+    options['train_on_background'] = True
+    counts = check(kd_config, images=0, cfg_options=options)['data']['train']
+    assert (counts['images'], counts['without_boxes']) == (12, 4)
+
+
+@pytest.mark.parametrize('size', [[100, 100], [64, 100]])
+def test_a_size_that_the_levels_do_not_fit_is_refused(kd_config, options, size):
+    options['img_scale'] = size
+    message = f'images of {size[0]}x100 pixels.*multiples of 32.*img_scale'
+    with pytest.raises(ValueError, match=message):
+        check(kd_config, images=0, cfg_options=options)
 
 
 def test_a_teacher_of_other_classes_is_not_tested(

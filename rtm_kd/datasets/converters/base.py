@@ -1,3 +1,4 @@
+import codecs
 import os
 import sys
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from mmengine.utils import track_iter_progress
 
 from rtm_kd.utils.errors import UsageError
 
+from .coco_writer import describe, describe_dropped
 from .image_size import EXTENSIONS
 
 ALL = 'all'
@@ -22,14 +24,26 @@ class Converted:
     Attributes:
         content (dict): What a COCO file holds.
         image_folder (Path): What its file names are relative to.
-        summary (list[str]): Lines on what was read and dropped.
+        dropped (dict[str, list[str]]): What was left out -> where.
+        notes (list[str]): Lines on what else the user may want to know.
         file (Path, optional): The file that holds exactly this already.
     """
 
     content: dict[str, Any]
     image_folder: Path
-    summary: list[str] = field(default_factory=list)
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     file: Optional[Path] = None
+
+    @property
+    def summary(self) -> list[str]:
+        """Lines on what was read, dropped and else found."""
+        return [describe(self.content), *self.account]
+
+    @property
+    def account(self) -> list[str]:
+        """Lines on what was dropped and else found."""
+        return [*describe_dropped(self.dropped), *self.notes]
 
 
 class Annotations:
@@ -41,12 +55,14 @@ class Annotations:
         splits (list[str]): Of ``'train'``, ``'val'``, ``'test'``; ``['all']`` if the files
             tell no splits apart.
         classes (list[str]): Names of the classes, in the order of their labels.
+        missing (dict[str, str]): Split that is named and not there -> what to do about it.
     """
 
     format: str
     path: Path
     splits: list[str]
     classes: list[str]
+    missing: dict[str, str] = {}
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         """Read a split into COCO annotations.
@@ -105,13 +121,31 @@ def relative_name(path: Union[str, os.PathLike], folder: Path) -> str:
     return (path.relative_to(folder) if folder in path.parents else path).as_posix()
 
 
+def subfolder(folder: Path, *names: str) -> Optional[Path]:
+    """Return the first of these folders that a folder has, whatever the case of its name."""
+    found = {child.name.lower(): child for child in sorted(folder.glob('*')) if child.is_dir()}
+    return next((found[name] for name in names if name in found), None)
+
+
+def path_ends(name: str) -> list[str]:
+    """Return a path and ever shorter ends of it, as it may be below a folder of this machine.
+
+    Args:
+        name (str): Of any machine: ``C:\\mine\\images\\a.jpg``, ``/home/me/images/a.jpg``.
+    """
+    parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
+    return ['/'.join(parts[start:]) for start in range(len(parts))]
+
+
 def read_text(path: Path) -> str:
     """Read a text file of names or paths.
 
     Raises:
-        ValueError: If it can't be read as UTF-8.
+        ValueError: If it can't be read as UTF-8, or as the UTF-16 that Windows marks as such.
     """
     try:
-        return path.read_text(encoding='utf-8-sig')
+        text = path.read_bytes()
+        wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return text.decode('utf-16' if wide else 'utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} can't be read as text in UTF-8 ({error})") from error

@@ -1,32 +1,41 @@
-import itertools
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 
+from rtm_kd.compat.coco_ground_truth import complete_annotations
 from rtm_kd.utils.errors import UsageError
 
-from .base import ALL, Annotations, Converted, split_name
-from .coco_writer import OTHER_CLASSES, check_class_names, describe, describe_dropped
+from .base import ALL, Annotations, Converted, path_ends, split_name, with_progress
+from .coco_writer import (
+    NO_FILE,
+    OTHER_CLASSES,
+    OTHER_SIZE,
+    UNREADABLE,
+    check_class_names,
+)
+from .image_size import image_size
+from .other_formats import name_other_format
 
 # What is read here; everything else is left to the dataset.
 _ID = (int, str)
 _FIELDS = {
-    'images': {'id': _ID, 'file_name': str, 'width': (int, float), 'height': (int, float)},
+    'images': {'id': _ID, 'file_name': str},
     'annotations': {'image_id': _ID, 'category_id': _ID, 'bbox': list},
     'categories': {'id': _ID, 'name': str},
 }
 # Image names of a file that are looked for in each folder.
 _TRIED = 20
-# More JSON files in a folder than COCO's own has.
-_MANY = 12
+_SPLIT = re.compile(r'(?<![a-z])(train|val|test)(val|ing|id|idation|set)?(?![a-z])')
 
 
 class CocoAnnotations(Annotations):
     """COCO's JSON, which stays as it is wherever it can.
 
     Args:
-        path (Path): A file, or a folder with a file for each split: in ``annotations/``, or
-            ``_annotations.coco.json`` among the images of a split, as Roboflow has it.
+        path (Path): A file, or a folder with a file for each split, in it or up to two folders
+            below: ``annotations/instances_train2017.json``, ``train/_annotations.coco.json``.
         root (Path): Folder of the dataset, below which the images are.
         images (Path, optional): Folder of the images. Found by their names by default.
 
@@ -41,25 +50,25 @@ class CocoAnnotations(Annotations):
         self._files = {ALL: path} if path.is_file() else coco_files(path)
         self.splits = list(self._files)
         # A file for testing, without annotations, is not read unless it is asked for.
-        self._contents: dict[str, dict] = {}
+        self._contents: dict[str, tuple[dict, bool]] = {}
         first = self.split_for('train') or self.splits[0]
-        self.classes = _classes(self._read(first), self._files[first])
+        self.classes = _classes(self._read(first)[0], self._files[first])
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
-        file, content = self._files[split], self._read(split)
+        file = self._files[split]
+        content, completed = self._read(split)
         classes = classes or self.classes
         check_class_names([c['name'] for c in content['categories']], f'the categories of {file}')
+        dropped: dict[str, list[str]] = {}
+        folder, images = _images(content, file, self.root, self.images, dropped)
+        # The order in which MMYOLO's own tools number the classes is that of the file.
         known = [c['name'] for c in content['categories'] if c['name'] in classes]
-        content, dropped = _with_classes(content, classes)
-        return Converted(
-            content,
-            self.images or find_image_folder(content, file, self.root),
-            [describe(content), *describe_dropped(dropped)],
-            # CocoDataset numbers the classes in the order of the file.
-            file if known == classes else None,
-        )
+        as_it_is = not completed and images == content['images'] and known == classes
+        content = _with_classes(content, images, classes, dropped)
+        return Converted(content, folder, dropped, file=file if as_it_is else None)
 
-    def _read(self, split: str) -> dict[str, Any]:
+    def _read(self, split: str) -> tuple[dict[str, Any], bool]:
+        """Return what a file holds, and whether it had to be completed."""
         if split not in self._contents:
             self._contents[split] = _read(self._files[split])
         return self._contents[split]
@@ -72,83 +81,137 @@ def coco_files(folder: Path) -> dict[str, Path]:
         ValueError: If a split has more than one.
     """
     found: dict[str, list[Path]] = {}
-    files = sorted({*folder.glob('*.json'), *folder.glob('annotations/*.json')})
-    if len(files) > _MANY:
-        return {}  # one for each image, as LabelMe writes them
-    for file in files:
-        split = _split_in(file.stem)
-        if split:
-            found.setdefault(split, []).append(file)
-    for file in sorted(folder.glob('*/_annotations.coco.json')):
-        split = split_name(file.parent.name)
-        if split:
-            found.setdefault(split, []).append(file)
-    if not found and len(files) == 1:
-        return {ALL: files[0]}
-    chosen = {}
-    for split, candidates in found.items():
-        # COCO's own folder also has the captions and key points of each split.
-        instances = [file for file in candidates if file.stem.startswith('instances')]
-        candidates = instances or candidates
-        if len(candidates) > 1:
-            names = ', '.join(str(file.relative_to(folder)) for file in candidates)
-            raise UsageError(
-                f'{folder} has more than one annotation file for {split} ({names}); name the one '
-                f'to use with --{"train" if split == "train" else "val"}-ann'
-            )
-        chosen[split] = candidates[0]
-    return chosen
+    for pattern in ('*.json', '*/*.json', '*/*/*.json'):
+        for file in sorted(folder.glob(pattern)):
+            if _looks_like_coco(file):
+                parents = file.relative_to(folder).parts[-2::-1]
+                splits = [_split_in(file.stem), *map(split_name, parents)]
+                found.setdefault(next(filter(None, splits), ALL), []).append(file)
+    if 'train' in found:
+        found.pop(ALL, None)
+    return {split: _the_one(files, split, folder) for split, files in found.items()}
 
 
-def find_image_folder(content: dict[str, Any], file: Path, root: Path) -> Path:
-    """Return the folder below ``root`` that has the images of a COCO file.
-
-    Args:
-        content (dict): What the file holds.
-        file (Path): The file.
-        root (Path): Folder of the dataset.
-
-    Raises:
-        ValueError: If no folder has any of the first images.
-    """
-    names = [image['file_name'] for image in content['images'][:_TRIED]]
-    split = _split_in(file.stem)
-    usual = [file.parent, root / 'images', root]
-    if split:
-        usual[:0] = [root / 'images' / split, root / split]
-    best, found = usual[0], -1
-    for folder in itertools.chain(usual, filter(Path.is_dir, root.glob('*')), root.glob('*/*/')):
-        count = sum((folder / name).is_file() for name in names)
-        if count > found:
-            best, found = folder, count
-        if found == len(names):
-            return best
-    if not found:
+def _the_one(files: list[Path], split: str, folder: Path) -> Path:
+    # COCO's own folder also has the captions and key points of each split.
+    files = [file for file in files if file.stem.startswith('instances')] or files
+    depth = min(len(file.parts) for file in files)
+    files = [file for file in files if len(file.parts) == depth]
+    if len(files) > 1:
+        names = ', '.join(str(file.relative_to(folder)) for file in files)
+        of = '' if split == ALL else f' for {split}'
+        option = '--val-ann' if split in ('val', 'test') else '--train-ann'
         raise UsageError(
-            f'{file} names images such as {names[0]}, and no folder in {root} has them; name '
-            'their folder with --train-img or --val-img'
+            f'{folder} has more than one annotation file{of} ({names}); name the one to use with '
+            f'{option}'
+        )
+    return files[0]
+
+
+def _looks_like_coco(file: Path) -> bool:
+    """Whether a JSON file has most of COCO's lists: a damaged one is to be named as such."""
+    try:
+        text = file.read_bytes().replace(b'\0', b'')  # of UTF-16
+    except OSError:
+        return False
+    return sum(f'"{part}"'.encode() in text for part in _FIELDS) > 1
+
+
+def _images(
+    content: dict[str, Any],
+    file: Path,
+    root: Path,
+    folder: Optional[Path],
+    dropped: dict[str, list[str]],
+) -> tuple[Path, list[dict]]:
+    """Return the folder of the images, and those that are there and as the file says."""
+    folder, ends = _find_image_folder(content, file, root, folder)
+    images, seen = [], set()
+    for image in with_progress(content['images']):
+        name = _name_in(folder, image['file_name'], ends)
+        if name is None:
+            dropped.setdefault(NO_FILE, []).append(image['file_name'])
+            continue
+        if ends and name in seen:
+            where = f'{image["file_name"]}, as {name}'
+            dropped.setdefault('images whose file another has as well', []).append(where)
+            continue
+        seen.add(name)
+        try:
+            width, height = image_size(folder / name)
+        except OSError:
+            dropped.setdefault(UNREADABLE, []).append(name)
+            continue
+        noted = image.get('width', width), image.get('height', height)
+        if noted != (width, height):
+            where = f'{name}: {noted[0]}x{noted[1]}, not {width}x{height}'
+            dropped.setdefault(OTHER_SIZE, []).append(where)
+            continue
+        images.append({**image, 'file_name': name, 'width': width, 'height': height})
+    return folder, images
+
+
+def _find_image_folder(
+    content: dict[str, Any], file: Path, root: Path, folder: Optional[Path]
+) -> tuple[Path, bool]:
+    """Return the folder that has the images, and whether by the ends of their names alone."""
+    names = [image['file_name'] for image in content['images'][:_TRIED]]
+    split = _split_in(file.stem) or split_name(file.parent.name)
+    folders = [folder] if folder else list(_folders(file, root, split))
+    best, most = (folders[0], False), 0
+    for ends in (False, True):
+        for place in folders:
+            count = sum(_name_in(place, name, ends) is not None for name in names)
+            if count > most:
+                best, most = (place, ends), count
+            if count == len(names):
+                return best
+    if not most and names:
+        where = f'{folder} has none of them' if folder else f'no folder in {root} has them'
+        raise UsageError(
+            f'{file} names images such as {names[0]}, and {where}; name their folder with '
+            '--train-img or --val-img'
         )
     return best
 
 
+def _folders(file: Path, root: Path, split: Optional[str]) -> Iterable[Path]:
+    if split:
+        yield from (root / 'images' / split, root / split)
+    yield from (file.parent, root / 'images', root)
+    for place in (file.parent, file.parent.parent, root):
+        if place == root or root in place.parents:
+            yield from (child for child in sorted(place.glob('*')) if child.is_dir())
+    yield from sorted(child for child in root.glob('*/*/') if child.is_dir())
+
+
+def _name_in(folder: Path, name: str, ends: bool) -> Optional[str]:
+    names = path_ends(name) if ends else [name]
+    return next((name for name in names if (folder / name).is_file()), None)
+
+
 def _split_in(name: str) -> Optional[str]:
     """Return the split that a file's name tells of, such as instances_train2017."""
-    return next((word for word in ('train', 'val', 'test') if word in name.lower()), None)
+    found = _SPLIT.search(name.lower())
+    return found and found[1]
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> tuple[dict[str, Any], bool]:
     try:
-        content = json.loads(file.read_text(encoding='utf-8-sig'))
+        content = json.loads(file.read_bytes())  # json finds out the encoding
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} can't be read as JSON ({error})") from error
     parts = content if isinstance(content, dict) else {}
     missing = [part for part in _FIELDS if not isinstance(parts.get(part), list)]
     if missing:
+        other = name_other_format(file)
         has = ', '.join(map(str, list(parts)[:8])) or type(content).__name__
         raise UsageError(
             f'{file} is JSON, but not COCO: it has no list of {" and ".join(missing)} '
-            f'(it has: {has}); known are COCO JSON, YOLO txt and VOC XML'
+            f'(it has: {has}); '
+            + (f'it is {other}' if other else 'known are COCO JSON, YOLO txt and VOC XML')
         )
+    completed = complete_annotations(content)
     for part, fields in _FIELDS.items():
         for entry in content[part]:
             faulty = [
@@ -161,7 +224,7 @@ def _read(file: Path) -> dict[str, Any]:
                     f'{file} is not COCO as it should be: of its {part} one has no '
                     f'{" and ".join(faulty)} as COCO asks for: {str(entry)[:100]}'
                 )
-    return content
+    return content, completed
 
 
 def _classes(content: dict[str, Any], file: Path) -> list[str]:
@@ -183,9 +246,12 @@ def _classes(content: dict[str, Any], file: Path) -> list[str]:
 
 
 def _with_classes(
-    content: dict[str, Any], classes: list[str]
-) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Return the annotations with these classes alone, in this order, and what was dropped."""
+    content: dict[str, Any],
+    images: list[dict],
+    classes: list[str],
+    dropped: dict[str, list[str]],
+) -> dict[str, Any]:
+    """Return the annotations of these images, with these classes alone and in this order."""
     ids = {category['name']: category['id'] for category in content['categories']}
     names = {category['id']: category['name'] for category in content['categories']}
     free = max((number for number in names if isinstance(number, int)), default=-1) + 1
@@ -195,14 +261,15 @@ def _with_classes(
             ids[name], free = free, free + 1
         categories.append(dict(id=ids[name], name=name))
     files = {image['id']: image['file_name'] for image in content['images']}
-    kept, dropped = [], {}
+    used = {image['id'] for image in images}
+    kept = []
     for annotation in content['annotations']:
-        name = names.get(annotation['category_id'])
-        where = f'{files.get(annotation["image_id"])}, id {annotation.get("id")}'
+        name, image_id = names.get(annotation['category_id']), annotation['image_id']
+        where = f'{files.get(image_id)}, id {annotation["id"]}'
         if name not in classes:
             dropped.setdefault(OTHER_CLASSES, []).append(f'{where}: {name}')
-        elif annotation['image_id'] not in files:
+        elif image_id not in files:
             dropped.setdefault('boxes of no image', []).append(where)
-        else:
+        elif image_id in used:
             kept.append(annotation)
-    return {**content, 'categories': categories, 'annotations': kept}, dropped
+    return {**content, 'images': images, 'categories': categories, 'annotations': kept}

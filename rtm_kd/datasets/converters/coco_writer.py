@@ -11,6 +11,19 @@ from rtm_kd.utils.files import written_whole
 # Examples of each fault that a summary names.
 _NAMED = 3
 OTHER_CLASSES = 'boxes of other classes'
+NO_FILE = 'images without a file'
+UNREADABLE = "images that can't be read"
+OTHER_SIZE = 'images of another size than annotated'
+OTHER_FORMAT = 'images in a format that is not read'
+#: What was dropped -> what to do about it, where nothing is left.
+REMEDIES = {
+    OTHER_CLASSES: 'make the names agree with those in the annotations',
+    NO_FILE: 'copy them there, or name their folder with --train-img or --val-img',
+    UNREADABLE: 'copy or download them again',
+    OTHER_SIZE: 'put back the images as they were annotated (resized or turned since, or turned '
+    'by their EXIF tag?), or export the annotations again for these',
+    OTHER_FORMAT: 'save them as .jpg or .png',
+}
 
 
 class CocoWriter:
@@ -98,10 +111,6 @@ class CocoWriter:
         """What a COCO file holds."""
         return dict(images=self.images, annotations=self.annotations, categories=self.categories)
 
-    def summary(self) -> list[str]:
-        """Return a line on what was read, and one for each reason to drop something."""
-        return [describe(self.content), *describe_dropped(self.dropped)]
-
 
 def check_class_names(names: Sequence[str], source: str) -> None:
     """Raise unless there are classes, and no two of one name.
@@ -119,8 +128,13 @@ def check_class_names(names: Sequence[str], source: str) -> None:
         )
 
 
-def describe(content: dict[str, Any]) -> str:
-    """Return images, boxes and classes of COCO annotations as one line."""
+def describe(content: dict[str, Any], background: str = '') -> str:
+    """Return images, boxes and classes of COCO annotations as one line.
+
+    Args:
+        content (dict): What a COCO file holds.
+        background (str): What becomes of the images without boxes.
+    """
     counts = {category['id']: 0 for category in content['categories']}
     for annotation in content['annotations']:
         counts[annotation['category_id']] += 1
@@ -129,7 +143,7 @@ def describe(content: dict[str, Any]) -> str:
     classes = ', '.join(
         f'{category["name"]} {counts[category["id"]]}' for category in content['categories']
     )
-    without = f' ({empty} without boxes)' if empty else ''
+    without = f' ({empty} without boxes{background})' if empty else ''
     return (
         f'images: {len(content["images"])}{without}, boxes: {len(content["annotations"])} '
         f'({classes})'

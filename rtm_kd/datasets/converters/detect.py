@@ -8,7 +8,8 @@ from rtm_kd.utils.errors import UsageError
 
 from .base import Annotations, files_with, images_below
 from .coco import CocoAnnotations, coco_files
-from .voc import VocAnnotations, is_voc
+from .other_formats import name_other_format
+from .voc import VocAnnotations, annotations_folder, is_voc
 from .yolo import YoloAnnotations, find_yaml, lists_images, yolo_labels_below
 
 _KNOWN = (
@@ -43,7 +44,8 @@ def open_annotations(
         return YoloAnnotations(path, root, images, names)
     if kind == 'voc':
         return VocAnnotations(path, root, images)
-    raise UsageError(f'{path} {_found(path)}; {_KNOWN}')
+    other = name_other_format(path)
+    raise UsageError(f'{path} {_found(path)}; {_KNOWN}' + (f'; {other}' if other else ''))
 
 
 def _kind(path: Path, root: Path) -> Optional[str]:
@@ -55,7 +57,7 @@ def _kind(path: Path, root: Path) -> Optional[str]:
     if suffix in ('.yaml', '.yml'):
         return 'yolo'
     if suffix == '.txt':
-        in_voc = any((parent / 'Annotations').is_dir() for parent in (root, *path.parents[:3]))
+        in_voc = any(map(annotations_folder, (root, *path.parents[:3])))
         return 'voc' if in_voc else 'yolo' if lists_images(path) else None
     return None
 

@@ -1,13 +1,18 @@
-"""The size of an image as training sees it, from the file's header alone."""
+"""The size of an image as training sees it, from both ends of its file."""
 
 import os
 from typing import Union
 
+import cv2
 import mmcv
 from PIL import Image
 
 #: What both OpenCV, which training reads with, and Pillow know.
-EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+EXTENSIONS = ('.bmp', '.jfif', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+# What a file that is not cut off has near its end, and where others say how long they are.
+_ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
+_LENGTHS = {'BMP': (2, 0), 'WEBP': (4, 8)}
+_NEAR = 4096  # bytes; cameras append something of their own
 _ORIENTATION = 0x0112  # EXIF's tag; from 5 on the image lies on its side
 _ON_ITS_SIDE = 5
 
@@ -18,12 +23,15 @@ def image_size(path: Union[str, os.PathLike]) -> tuple[int, int]:
     That is after the turn that EXIF asks for.
 
     Raises:
-        OSError: If there is no such file, or it is no image.
+        OSError: If there is no such file, or it is no image, or training can't read it since
+            it is cut off.
     """
     try:
         with Image.open(path) as image:
             size, kind = image.size, image.format
             turned = image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
+        if not _is_whole(path, kind) and not _can_be_decoded(path):
+            raise OSError(f'{path} is cut off')
     except OSError:
         raise
     except Exception as error:  # what Pillow raises on a damaged header differs by format
@@ -35,3 +43,22 @@ def image_size(path: Union[str, os.PathLike]) -> tuple[int, int]:
     # Pillow and OpenCV differ, by format and version, in whether a size is the turned one.
     height, width = mmcv.imread(path).shape[:2]
     return width, height
+
+
+def _is_whole(path: Union[str, os.PathLike], kind: str) -> bool:
+    """Whether a file is as long as its format says; False where that is not said."""
+    with open(path, 'rb') as file:
+        if kind in _LENGTHS:
+            start, head = _LENGTHS[kind]
+            length = int.from_bytes(file.read(start + 4)[start:], 'little') + head
+            return os.fstat(file.fileno()).st_size >= length
+        file.seek(max(os.fstat(file.fileno()).st_size - _NEAR, 0))
+        return kind in _ENDS and _ENDS[kind] in file.read()
+
+
+def _can_be_decoded(path: Union[str, os.PathLike]) -> bool:
+    with open(path, 'rb') as file:
+        try:
+            return mmcv.imfrombytes(file.read()) is not None
+        except cv2.error:
+            return False

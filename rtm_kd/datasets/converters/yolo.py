@@ -1,5 +1,4 @@
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -14,12 +13,20 @@ from .base import (
     Converted,
     files_with,
     images_below,
+    path_ends,
     read_text,
     relative_name,
     split_name,
     with_progress,
 )
-from .coco_writer import CocoWriter, check_class_names, first_few
+from .coco_writer import (
+    NO_FILE,
+    OTHER_FORMAT,
+    UNREADABLE,
+    CocoWriter,
+    check_class_names,
+    first_few,
+)
 from .image_size import EXTENSIONS, image_size
 
 #: Files with a class name a line, as the tools that write YOLO's labels call them.
@@ -67,45 +74,66 @@ class YoloAnnotations(Annotations):
         self.classes = [self._names[label] for label in sorted(self._names)]
         check_class_names(self.classes, f'the classes of {file or path}')
         self._keypoints = 'kpt_shape' in description
+        self.missing = {}
         self._splits = self._find_splits(description, file)
         self.splits = list(self._splits)
         if not any(self._splits.values()):
+            for why in self.missing.values():
+                raise UsageError(why)
             raise UsageError(f'{path} has labels, but no image ({", ".join(EXTENSIONS)}) to them')
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes)
         used, unlabelled = set(), []
+        self._labels_seen: set[float] = set()
         for image in with_progress(self._splits[split]):
             label_file = _label_file(image, self.root, self.path, self._images)
             name = relative_name(image, self.root)
             if label_file is not None:
                 used.add(label_file)
             if not image.is_file():
-                writer.drop('images without a file', name)
+                writer.drop(NO_FILE, name)
                 continue
             try:
                 size = image_size(image)
             except OSError:
-                writer.drop("images that can't be read", name)
+                writer.drop(UNREADABLE, name)
                 continue
             writer.add_image(name, *size)
             if label_file is None:
                 unlabelled.append(name)
             for where, line in _lines(label_file, writer, self.root):
                 self._add(writer, line, where, size)
-        for file in self._labels_without_image(split, used):
-            writer.drop('label files without an image', relative_name(file, self.root))
-        summary = writer.summary()
-        if unlabelled:
-            # Background, or in another folder than labels/ for images/.
-            summary.append(f'without a label file: {first_few(unlabelled)}')
-        return Converted(writer.content, self.root, summary)
+        self._check_first_label(split)
+        for file, image in self._labels_without_image(split, used):
+            if image is None:
+                writer.drop('label files without an image', relative_name(file, self.root))
+            else:
+                writer.drop(OTHER_FORMAT, relative_name(image, self.root))
+        # Background, or in another folder than labels/ for images/.
+        notes = [f'without a label file: {first_few(unlabelled)}'] if unlabelled else []
+        return Converted(writer.content, self.root, writer.dropped, notes)
 
-    def _labels_without_image(self, split: str, used: set[Path]) -> Iterator[Path]:
+    def _check_first_label(self, split: str) -> None:
+        """Raise for labels that are counted from 1 where the names are counted from 0."""
+        seen, last = self._labels_seen, len(self._names)
+        if 0 in self._names and last not in self._names and last in seen and 0 not in seen:
+            numbered = ', '.join(f'{label + 1}: {name}' for label, name in self._names.items())
+            raise UsageError(
+                f'the labels of {self.path} ({split}) seem to be counted from 1: none is 0, and '
+                f'one is {last}, while {last} names have the labels from 0 to {last - 1}. If so, '
+                f'say it in a data.yaml beside them, names: {{{numbered}}}; if not, take out the '
+                f'boxes with label {last}'
+            )
+
+    def _labels_without_image(
+        self, split: str, used: set[Path]
+    ) -> Iterator[tuple[Path, Optional[Path]]]:
+        """Yield label files that belong to no image, and what is called like one."""
         folders = {image.parent for image in self._splits[split] if image.parent.is_dir()}
-        stems = {
-            file.stem for folder in folders for file in folder.iterdir() if file.suffix != '.txt'
-        }
+        files = [file for folder in folders for file in folder.iterdir() if file.suffix != '.txt']
+        stems = {file.stem for file in files if file.suffix.lower() in EXTENSIONS}
+        others = {file.stem: file for file in files if _may_be_image(file)}
         for folder in sorted({file.parent for file in used}):
             for file in sorted(folder.glob('*.txt')):
                 if (
@@ -113,7 +141,7 @@ class YoloAnnotations(Annotations):
                     and file.name not in NAME_FILES
                     and not lists_images(file)
                 ):
-                    yield file
+                    yield file, others.get(file.stem)
 
     def _add(self, writer: CocoWriter, line: str, where: str, size: tuple[int, int]) -> None:
         numbers = _numbers(line)
@@ -123,6 +151,7 @@ class YoloAnnotations(Annotations):
             writer.drop('lines that are no box', where)
             return
         label, *shares = numbers
+        self._labels_seen.add(label)
         if max(map(abs, shares)) > 2:
             writer.drop('boxes in pixels, not in shares of the image', where)
             return
@@ -138,11 +167,14 @@ class YoloAnnotations(Annotations):
 
     def _find_splits(self, description: dict, file: Optional[Path]) -> dict[str, list[Path]]:
         if file is not None and self.path in (file, file.parent):
-            named = {
-                split_name(str(key)): _listed(entry, file, description)
-                for key, entry in description.items()
-                if split_name(str(key)) and entry
-            }
+            named = {}
+            for key, entry in description.items():
+                split = split_name(str(key))
+                if split and entry not in (None, '', 'null', '~'):
+                    try:
+                        named[split] = _listed(entry, file, description)
+                    except UsageError as error:
+                        self.missing[split] = str(error)  # it need not be asked for
             return named or _splits_of_folder(file.parent, self._images)
         if self.path.is_file():
             return {ALL: _paths_in(self.path, self.root)}
@@ -155,11 +187,10 @@ def yolo_labels_below(folder: Path) -> Iterator[Path]:
         if file.name in NAME_FILES:
             continue
         try:
-            with open(file, encoding='utf-8-sig') as lines:
-                line = next((line for line in lines if line.strip()), '')
-        except (OSError, UnicodeDecodeError):
+            lines = read_text(file).splitlines()
+        except UsageError:
             continue
-        numbers = _numbers(line)
+        numbers = _numbers(next((line for line in lines if line.strip()), ''))
         if numbers is not None and len(numbers) >= _BOX:
             yield file
 
@@ -167,11 +198,15 @@ def yolo_labels_below(folder: Path) -> Iterator[Path]:
 def lists_images(file: Path) -> bool:
     """Whether a text file has the path of an image in each line."""
     try:
-        lines = file.read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_text(file).splitlines()
+    except UsageError:
         return False
     lines = [line.strip().lower() for line in lines if line.strip()]
     return bool(lines) and all(line.endswith(EXTENSIONS) for line in lines)
+
+
+def _may_be_image(file: Path) -> bool:
+    return file.suffix.lower() not in ('.txt', '.json', '.xml', '.npy', '.cache')
 
 
 def find_yaml(folder: Path) -> Optional[Path]:
@@ -212,7 +247,8 @@ def _upwards(path: Path, root: Path) -> Iterator[Path]:
 
 def _read_yaml(file: Path) -> dict:
     try:
-        content = yaml.safe_load(read_text(file))
+        # Nothing but texts: a class may be called no, 007 or 2020-01-01.
+        content = yaml.load(read_text(file), Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise UsageError(
             f"{file} can't be read as YAML ({' '.join(str(error).split())})"
@@ -222,37 +258,55 @@ def _read_yaml(file: Path) -> dict:
 
 def _names(description: dict, file: Optional[Path], path: Path, root: Path) -> dict[int, str]:
     names = description.get('names')
-    if names is not None:
-        try:
-            pairs = names.items() if isinstance(names, dict) else enumerate(names)
-            named = {int(label): str(name).strip() for label, name in pairs}
-        except (TypeError, ValueError) as error:
-            raise UsageError(f'the "names" of {file} are no list and no label: name') from error
-        count = description.get('nc', len(named))
-        if count != len(named):
-            raise UsageError(f'{file} says nc: {count} and has {len(named)} names; make them agree')
-        return named
+    if not names or names in ('null', '~'):
+        return _names_of_files(path, root)
+    if isinstance(names, str):
+        beside = file.parent / names
+        names = _lines_of(beside) if beside.is_file() else names.split(',')
+    try:
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        named = {int(label): name.strip() for label, name in pairs}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UsageError(f'the "names" of {file} are no list and no label: name') from error
+    count = description.get('nc', str(len(named)))
+    if count != str(len(named)):
+        raise UsageError(f'{file} says nc: {count} and has {len(named)} names; make them agree')
+    return named
+
+
+def _names_of_files(path: Path, root: Path) -> dict[int, str]:
+    """Return what a file with a name a line says: beside or above the labels, or among them."""
     for folder in _upwards(path, root):
         for name_file in NAME_FILES:
             if (folder / name_file).is_file():
-                lines = read_text(folder / name_file).splitlines()
-                return dict(enumerate(line.strip() for line in lines if line.strip()))
-    return {}
+                return dict(enumerate(_lines_of(folder / name_file)))
+    files = [file for file in files_with(root, *NAME_FILES) if file.name in NAME_FILES]
+    # labelImg leaves one in each folder, and adds to it as it meets more classes.
+    lists = sorted((_lines_of(file) for file in files), key=len)
+    for file in files:
+        if _lines_of(file) != lists[-1][: len(_lines_of(file))]:
+            named = ', '.join(relative_name(file, root) for file in files)
+            raise UsageError(
+                f'{root} has lists of the classes that differ ({named}); put a data.yaml with the '
+                'right "names" into it'
+            )
+    return dict(enumerate(lists[-1])) if lists else {}
+
+
+def _lines_of(file: Path) -> list[str]:
+    return [line.strip() for line in read_text(file).splitlines() if line.strip()]
 
 
 def _listed(entry: Any, file: Path, description: dict) -> list[Path]:
     """Return the images that an entry of data.yaml stands for: folders, or lists of paths."""
     images = []
-    base = file.parent / str(description.get('path') or '')
+    base = file.parent / description.get('path', '')
     for name in entry if isinstance(entry, list) else [entry]:
-        # Roboflow writes ../train/images for train/images.
-        inside = re.sub(r'^(\.\./)+', '', str(name))
-        candidates = [
-            base / str(name),
-            file.parent / str(name),
-            base / inside,
-            file.parent / inside,
-        ]
+        # Roboflow writes ../train/images for train/images, and others where it was with them;
+        # of which images alone may be those of any split.
+        ends = path_ends(str(name))
+        ends = [end for end in ends if end == ends[0] or '/' in end]
+        candidates = [folder / end for end in (str(name), *ends) for folder in (base, file.parent)]
         found = next((path for path in candidates if path.exists()), None)
         if found is None:
             raise UsageError(
@@ -274,12 +328,11 @@ def _images_of(folder: Path) -> Path:
 
 
 def _paths_in(file: Path, root: Path) -> list[Path]:
-    lines = [line.strip().replace('\\', '/') for line in read_text(file).splitlines()]
     found = []
-    for path in (Path(line) for line in lines if line):
-        # Darknet's lists begin with the folder that the dataset was in.
-        below = Path(*path.parts[1:]) if len(path.parts) > 1 else path
-        places = [file.parent / path, root / path, root / 'images' / path, root / below]
+    for line in _lines_of(file):
+        # Lists begin with the folder that the dataset was in, of this machine or another one.
+        ends = [line.replace('\\', '/'), *path_ends(line)]
+        places = [folder / end for end in ends for folder in (file.parent, root, root / 'images')]
         found.append(next((place for place in places if place.is_file()), places[0]))
     return found
 
