@@ -12,7 +12,12 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from rtm_kd.engine import CheckRanksHook, FiniteLossHook, SaveOnTerminationHook
+from rtm_kd.engine import (
+    CheckRanksHook,
+    DistillationWatchHook,
+    FiniteLossHook,
+    SaveOnTerminationHook,
+)
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint, save_detector
 from rtm_kd.utils.errors import RunError, name_what_can_not_be_built, process_rank
@@ -96,6 +101,8 @@ def train(
         runner.register_hook(FiniteLossHook())
         runner.register_hook(CheckRanksHook())
         runner.register_hook(SaveOnTerminationHook())
+        if 'architecture' in cfg.model:
+            runner.register_hook(DistillationWatchHook())
         with run_errors_in_log(runner):
             runner.train()
         _save_best_detector(runner)

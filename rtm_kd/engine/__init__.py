@@ -1,6 +1,7 @@
 from .hooks import (
     CheckRanksHook,
     DistillationLossDetachHook,
+    DistillationWatchHook,
     FeatureVisualizationHook,
     FiniteLossHook,
     SaveOnTerminationHook,
@@ -11,6 +12,7 @@ __all__ = [
     'CheckRanksHook',
     'CpuAmpOptimWrapper',
     'DistillationLossDetachHook',
+    'DistillationWatchHook',
     'FeatureVisualizationHook',
     'FiniteLossHook',
     'SaveOnTerminationHook',

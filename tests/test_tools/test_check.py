@@ -6,8 +6,9 @@ from helpers import ROOT
 from mmengine.registry import MODELS
 from PIL import Image
 
-from rtm_kd.apis.check import check
+from rtm_kd.apis.check import check, effective_share_of_images
 from rtm_kd.engine.optimizers import CpuAmpOptimWrapper
+from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.utils import load_config
 
 TEACHER = str(ROOT / 'configs/custom_dataset/rtmdet_s_bccd.py')
@@ -139,3 +140,31 @@ def test_a_teacher_of_other_classes_is_not_tested(
 def test_what_would_stop_the_run_is_one_sentence(kd_config, options, images, changes, message):
     with pytest.raises(ValueError, match=message):
         check(kd_config, images, {**options, **changes})
+
+
+def test_the_effective_share_of_images():
+    torch.manual_seed(0)
+    maps = torch.randn(8, 4, 6, 6) + 5
+    assert effective_share_of_images(maps) > 0.95
+    maps[2] = 5 + 100 * torch.randn(4, 6, 6)
+    assert effective_share_of_images(maps) == pytest.approx(1 / 8, abs=0.01)
+    assert effective_share_of_images(torch.ones(2, 4, 6, 6)) == 1
+
+
+def test_a_level_that_varies_in_few_images_is_warned_of(
+    kd_config, options, teacher_ckpt, monkeypatch, capsys
+):
+    options.update(teacher_ckpt=teacher_ckpt, teacher=dict(cfg_path=TEACHER, num_classes=2))
+    check(kd_config, images=0, cfg_options=options)
+    assert 'most of the variance' not in capsys.readouterr().out
+    record = FrozenTeacher.record
+
+    def uneven(self, *args, **kwargs):
+        records = record(self, *args, **kwargs)
+        records['fpn2'][0][0] *= 1000
+        return records
+
+    monkeypatch.setattr(FrozenTeacher, 'record', uneven)
+    found = check(kd_config, images=0, cfg_options=options)
+    assert found['step']['uneven'] == ['fpn2']
+    assert 'variance of what the teacher has at fpn2' in capsys.readouterr().out

@@ -1,5 +1,6 @@
 from .check_ranks_hook import CheckRanksHook
 from .distillation_loss_detach_hook import DistillationLossDetachHook
+from .distillation_watch_hook import DistillationWatchHook
 from .feature_visualization_hook import FeatureVisualizationHook
 from .finite_loss_hook import FiniteLossHook
 from .paired_randomness_hook import PairedRandomnessHook
@@ -9,6 +10,7 @@ from .save_on_termination_hook import SaveOnTerminationHook
 __all__ = [
     'CheckRanksHook',
     'DistillationLossDetachHook',
+    'DistillationWatchHook',
     'FeatureVisualizationHook',
     'FiniteLossHook',
     'PairedRandomnessHook',
