@@ -6,7 +6,7 @@ detections score less than 1 on a file that counts its boxes from 0. Of boxes of
 one are lost, and ids that are no numbers, boxes without ``iscrowd`` or ``area``, numbers in
 quotes and a byte order mark end in a traceback. Categories come in the order of the file, though
 MMDetection numbers the labels by the order of the names that it asks for.
-Here: a file is read in whatever encoding JSON may have and completed as it is indexed, and
+Here: a file is read in any encoding that JSON may have and completed as it is indexed, and
 categories come in the order of the names.
 Can go: when pycocotools tells a match from none by something else, and MMDetection looks
 categories up one by one.

@@ -596,6 +596,31 @@ def test_names_of_yolo_that_are_none_are_refused(tmp_path, names):
         open_annotations(tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize('key', ['train', 'nc', 'path', 'names'])
+def test_a_yaml_of_aliases_of_aliases_is_refused_in_a_line(tmp_path, key):
+    """Written out it would be a text of gigabytes."""
+    one_yolo_image(tmp_path)
+    nested = [f'x{i}: &x{i} [{", ".join([f"*x{i - 1}"] * 9)}]' for i in range(1, 12)]
+    entries = {'train': 'images', 'val': 'images', 'names': '[a]', key: '*x11'}
+    lines = [f'{name}: {value}' for name, value in entries.items()]
+    write(tmp_path / 'data.yaml', 'x0: &x0 [a]', *nested, *lines)
+    for path in (tmp_path, tmp_path / 'data.yaml'):
+        with pytest.raises(ValueError, match=f'"{key}" of .*data\\.yaml') as refused:
+            open_annotations(path, tmp_path)
+        assert '\n' not in str(refused.value) and len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    'line', ['train: [[images]]', 'val: {a: images}', 'path: [.]', 'train: ' + '[' * 5000]
+)
+def test_entries_of_a_yaml_that_are_no_texts_are_refused(tmp_path, line):
+    one_yolo_image(tmp_path)
+    write(tmp_path / 'data.yaml', 'names: [a]', line)
+    with pytest.raises(ValueError, match=r"data\.yaml (is|can't)") as refused:
+        open_annotations(tmp_path, tmp_path)
+    assert '\n' not in str(refused.value) and len(str(refused.value)) < 500
+
+
 @pytest.mark.parametrize('suffix', ['jfif', 'JPG', 'jpe', 'webp', 'tiff', 'BMP'])
 def test_images_of_any_suffix_that_is_read_are_used(tmp_path, suffix):
     one_yolo_image(tmp_path)

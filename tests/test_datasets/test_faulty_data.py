@@ -353,6 +353,41 @@ def test_images_of_another_size_are_refused_or_pointed_out(content, own_data, im
         check_images(dataset, 'train')
 
 
+def opened_by_the_check(dataset, monkeypatch):
+    opened, size = [], images_module.image_size
+    monkeypatch.setattr(
+        images_module, 'image_size', lambda path: opened.append(int(Path(path).stem)) or size(path)
+    )
+    check_images(dataset, 'train')
+    return opened
+
+
+def test_of_many_images_a_thousand_evenly_spread_are_opened(
+    content, own_data, monkeypatch, image_warnings
+):
+    root = own_data({})
+    image = content['images'][0]
+    images = [{**image, 'id': i, 'file_name': f'{i}.png'} for i in range(2500)]
+    # Of every tenth the annotations have another size.
+    images[::10] = [{**each, 'width': 99} for each in images[::10]]
+    for each in images[12:]:
+        Path(root, 'images', each['file_name']).symlink_to(Path(root, 'images', '0.png'))
+    Path(root, 'annotations/train.json').write_text(json.dumps({**content, 'images': images}))
+    opened = opened_by_the_check(images_of(root), monkeypatch)
+    assert len(opened) == 1000
+    assert {after - before for before, after in zip(opened, opened[1:] + [2500])} == {2, 3}
+    (said,) = image_warnings
+    wrong = sum(each % 10 == 0 for each in opened)
+    assert said.startswith('of 1000 of the 2500 images') and f'train.json {wrong} are' in said
+
+
+def test_of_few_images_all_are_opened_by_the_main_process_alone(content, own_data, monkeypatch):
+    dataset = images_of(own_data(content))
+    assert opened_by_the_check(dataset, monkeypatch) == list(range(12))
+    monkeypatch.setattr(images_module.dist, 'is_main_process', lambda: False)
+    assert opened_by_the_check(dataset, monkeypatch) == []
+
+
 def test_an_image_that_is_cut_off_is_said_before_the_run(content, own_data, image_warnings):
     dataset = images_of(own_data(content, {'3.png': encoded('.png', PHOTO)[:-300]}))
     check_images(dataset, 'train')

@@ -92,7 +92,7 @@ def split_name(name: str) -> Optional[str]:
 
 
 def files_with(folder: Path, *suffixes: str) -> list[Path]:
-    """Return the files below a folder that end so, whatever the case, in order."""
+    """Return the files below a folder that end so, in upper or lower case, in order."""
     found, walked = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         # A link may lead back to a folder above it.
@@ -122,7 +122,7 @@ def relative_name(path: Union[str, os.PathLike], folder: Path) -> str:
 
 
 def subfolder(folder: Path, *names: str) -> Optional[Path]:
-    """Return the first of these folders that a folder has, whatever the case of its name."""
+    """Return the first of these folders that a folder has, in upper or lower case."""
     found = {child.name.lower(): child for child in sorted(folder.glob('*')) if child.is_dir()}
     return next((found[name] for name in names if name in found), None)
 

@@ -169,7 +169,7 @@ class YoloAnnotations(Annotations):
         if file is not None and self.path in (file, file.parent):
             named = {}
             for key, entry in description.items():
-                split = split_name(str(key))
+                split = split_name(key)
                 if split and entry not in (None, '', 'null', '~'):
                     try:
                         named[split] = _listed(entry, file, description)
@@ -214,7 +214,7 @@ def find_yaml(folder: Path) -> Optional[Path]:
     files = [file for suffix in _YAML for file in sorted(folder.glob(f'*{suffix}'))]
     for file in sorted(files, key=lambda file: (file.stem != 'data', file.name)):
         try:
-            if 'names' in _read_yaml(file):
+            if _read_yaml(file):
                 return file
         except UsageError:
             if file.stem == 'data':
@@ -225,7 +225,7 @@ def find_yaml(folder: Path) -> Optional[Path]:
 def _description(path: Path, root: Path) -> tuple[dict, Optional[Path]]:
     if path.suffix.lower() in _YAML and path.is_file():
         description = _read_yaml(path)
-        if 'names' not in description:
+        if not description:
             raise UsageError(f'{path} has no "names", so it does not describe a YOLO dataset')
         return description, path
     for folder in _upwards(path, root):
@@ -249,11 +249,23 @@ def _read_yaml(file: Path) -> dict:
     try:
         # Nothing but texts: a class may be called no, 007 or 2020-01-01.
         content = yaml.load(read_text(file), Loader=yaml.BaseLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(
             f"{file} can't be read as YAML ({' '.join(str(error).split())})"
         ) from error
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict) or 'names' not in content:
+        return {}
+    for key, entry in content.items():
+        # Aliases of aliases can be lists of billions: what is no text is never written out.
+        if key in ('nc', 'path') and not isinstance(entry, str):
+            raise UsageError(f'the "{key}" of {file} is a list or has keys; write one value')
+        texts = entry if isinstance(entry, list) else [entry]
+        if split_name(key) and not all(isinstance(text, str) for text in texts):
+            raise UsageError(
+                f'the "{key}" of {file} is neither a path nor a list of paths; write the '
+                "folder of the split's images"
+            )
+    return content
 
 
 def _names(description: dict, file: Optional[Path], path: Path, root: Path) -> dict[int, str]:
@@ -304,9 +316,9 @@ def _listed(entry: Any, file: Path, description: dict) -> list[Path]:
     for name in entry if isinstance(entry, list) else [entry]:
         # Roboflow writes ../train/images for train/images, and others where it was with them;
         # of which images alone may be those of any split.
-        ends = path_ends(str(name))
+        ends = path_ends(name)
         ends = [end for end in ends if end == ends[0] or '/' in end]
-        candidates = [folder / end for end in (str(name), *ends) for folder in (base, file.parent)]
+        candidates = [folder / end for end in (name, *ends) for folder in (base, file.parent)]
         found = next((path for path in candidates if path.exists()), None)
         if found is None:
             raise UsageError(
