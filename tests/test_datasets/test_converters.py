@@ -228,7 +228,7 @@ def test_voc_counts_what_it_drops_and_says_where(tmp_path):
 
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
-@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+@pytest.mark.parametrize('orientation', [1, 3, 4, 5, 6, 8])
 def test_a_size_is_that_of_the_image_as_training_reads_it(tmp_path, suffix, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -883,3 +883,24 @@ def test_a_box_is_inside_its_image_or_counted(corners):
         assert min(x, y) >= 0 and w >= 1 and h >= 1
         assert x + w <= 64 + 0.01 and y + h <= 48 + 0.01
         assert np.isclose(annotation['area'], w * h, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    'corners, kept',
+    [
+        ((5, 5, 6, 6), True),
+        ((5, 5, 5.9, 6), False),
+        ((5, 5, 6, 5.9), False),
+        # On an image of 64x48, of which a pixel is left in it.
+        ((63, 47, 70, 70), True),
+        ((-5, -5, 1, 1), True),
+        ((63.1, 20, 70, 30), False),
+        ((20, 47.1, 30, 70), False),
+        ((50, 20, 60, 30), True),  # its x is beyond the height
+    ],
+)
+def test_of_a_box_a_pixel_is_enough(corners, kept):
+    writer = CocoWriter(['a'])
+    writer.add_image('a.jpg', 64, 48)
+    writer.add_box('a', corners, 'a.txt:1')
+    assert len(writer.annotations) == kept
