@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from rtm_kd.datasets.converters import image_size
-from rtm_kd.utils.errors import RunError, UsageError
+from rtm_kd.utils.errors import RunError, UsageError, printable
 
 _SHOWN = 3  # files of each kind of fault
 
@@ -77,11 +77,9 @@ def _check_sizes(dataset: BaseDataset, split: str) -> None:
             other.append(f'{identity}: {noted[0]}x{noted[1]}, not {size[0]}x{size[1]}')
     name = f'of the {len(dataset)} images of the {split} annotation file {dataset.ann_file}'
     if damaged:
-        print_log(
+        _warn(
             f'{name} {len(damaged)} can perhaps not be read, and would end the run: '
-            f'{_first(damaged)}; replace them, or take them out',
-            logger='current',
-            level=logging.WARNING,
+            f'{_first(damaged)}; replace them, or take them out'
         )
     if other:
         message = (
@@ -91,7 +89,11 @@ def _check_sizes(dataset: BaseDataset, split: str) -> None:
         )
         if 2 * len(other) > len(dataset):
             raise UsageError(message)
-        print_log(message, logger='current', level=logging.WARNING)
+        _warn(message)
+
+
+def _warn(message: str) -> None:
+    print_log(printable(message), logger='current', level=logging.WARNING)
 
 
 def _first(files: list[str]) -> str:

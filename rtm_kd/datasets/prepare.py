@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from rtm_kd.utils.errors import UsageError, near_misses, printable
+from rtm_kd.utils.errors import UsageError, near_misses
 
 from .converters import Annotations, Converted, open_annotations, write_coco
 from .converters.coco_writer import REMEDIES, check_class_names, describe
@@ -140,11 +140,8 @@ def prepare_data(
         class_names=names,
         num_train_images=_num_trained(trained.content, train_on_background),
         train_on_background=train_on_background,
-        messages=list(map(printable, messages)),
-        warnings=[
-            printable(warning)
-            for warning in (*_in_both(trained, evaluated), *_classes_without_boxes(trained))
-        ],
+        messages=messages,
+        warnings=[*_in_both(trained, evaluated), *_classes_without_boxes(trained)],
     )
 
 

@@ -956,9 +956,6 @@ def test_odd_names_are_printed_in_a_line(photos, tmp_path):
     classes = [category['name'] for category in content['categories']]
     prepared = prepare_data(str(photos), str(tmp_path / 'out'), val_fraction=0.5, classes=classes)
     assert prepared.class_names == classes
-    assert len(prepared.messages) > 2 and prepared.warnings
-    for line in (*prepared.messages, *prepared.warnings):
-        assert line.isprintable() and len(line) <= 2000
     for line in convert_dataset(open_annotations(photos, photos), str(tmp_path / 'out')):
         assert line.isprintable() and len(line) <= 2000
 

@@ -211,6 +211,36 @@ def test_each_side_of_a_box_is_held_against_its_own_side_of_the_image(
     assert warnings == []
 
 
+def test_a_warning_is_a_line_that_does_nothing_to_a_terminal(
+    content, own_data, warnings, image_warnings
+):
+    content['annotations'][4]['image_id'] = 5000 * 'a'
+    check_annotations(content, '\x1b[2J\n.json')
+    small = encoded('.png', PHOTO[:32, :16])
+    content['images'][3]['file_name'] = '\x1b[2J\n.png'
+    dataset = images_of(own_data(content, {'\x1b[2J\n.png': small}))
+    check_images(dataset, 'train')
+    for (said,) in (warnings[:1], image_warnings):
+        assert said.isprintable() and '\\x1b[2J\\n.' in said and len(said) <= 2000
+
+
+@pytest.mark.parametrize('key, field', [('images', 'image_id'), ('categories', 'category_id')])
+def test_ids_that_the_evaluation_can_not_sort_are_refused_for_it(content, key, field):
+    content[key][1]['id'] = 'one'
+    for annotation in content['annotations']:
+        if annotation[field] == 1:
+            annotation[field] = 'one'
+    check_annotations(content, 'a.json', 'train')
+    with pytest.raises(ValueError, match=rf"{key} whose \"id\" is a string.*: 1 \('one'\)"):
+        check_annotations(content, 'a.json', 'val')
+    # All of one kind they are fine.
+    for entry in content[key]:
+        entry['id'] = str(entry['id'])
+    for annotation in content['annotations']:
+        annotation[field] = str(annotation[field])
+    check_annotations(content, 'a.json', 'val')
+
+
 def test_a_box_of_a_pixel_is_a_box(content, warnings, own_data):
     for annotation in content['annotations']:
         annotation.update(bbox=[63, 63, 1, 1], area=1)
