@@ -205,9 +205,11 @@ def test_each_side_of_a_box_is_held_against_its_own_side_of_the_image(
         annotation['bbox'] = [2, 20, 20, 31] if width > height else [20, 2, 31, 20]
     with pytest.raises(ValueError, match='seems to have corners for boxes'):
         check_annotations(content, 'a.json')
-    for annotation in content['annotations']:
-        annotation['bbox'] = [20, 2, 36, 20] if width > height else [2, 20, 20, 36]
-    check_annotations(content, 'a.json')
+    # These are in it; and those beyond it are so as corners, too.
+    for boxes in (([20, 2, 36, 20], [2, 20, 20, 36]), ([2, 2, 20, 40], [2, 2, 40, 20])):
+        for annotation in content['annotations']:
+            annotation['bbox'] = boxes[width < height]
+        check_annotations(content, 'a.json')
     assert warnings == []
 
 
