@@ -13,7 +13,7 @@ import sys
 try:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
+    from torch.distributed.run import determine_local_world_size, parse_args, run
 except KeyboardInterrupt:
     # The imports take seconds.
     print('\nstopped', file=sys.stderr)
@@ -28,7 +28,14 @@ def main() -> None:
         words = sys.argv[1:]
         if words in (['-h'], ['--help']):
             print(__doc__)
-        run(parse_args(words))
+        args = parse_args(words)
+        if not _is_count(args.nproc_per_node):
+            _refuse(f'the number of processes must be 1 or more, got {args.nproc_per_node}')
+        run(args)
+    except RuntimeError as error:
+        if 'EADDRINUSE' not in str(error):
+            raise
+        _refuse(f'port {args.master_port} is in use, perhaps by another run; choose one with PORT')
     except SignalException as error:
         sys.exit(128 + error.sigval)
     except ChildFailedError as error:
@@ -36,6 +43,19 @@ def main() -> None:
         if first.exitcode in _STATUSES:
             sys.exit(first.exitcode)
         raise
+
+
+def _is_count(number: str) -> bool:
+    try:
+        # It may also be "gpu", for as many as there are.
+        return determine_local_world_size(number) > 0
+    except ValueError:
+        return False
+
+
+def _refuse(message: str) -> None:
+    print(f'error: {message}', file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from mmdet.visualization import get_palette
 from mmengine.logging import print_log
 
 from rtm_kd.compat.coco_ground_truth import complete_annotations
-from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.errors import UsageError, printable
 
 # Nearly the largest float32, in which boxes are trained on; NaN and infinities are not within.
 _LARGEST = 3.4e38
@@ -95,6 +95,12 @@ def check_annotations(
     refused['classes that are the name of several categories'] = [
         label for label in classes if counts[label] > 1
     ]
+    if split != 'train':
+        # Which the evaluation sorts.
+        for key in ('images', 'categories'):
+            strings = [entry['id'] for entry in lists[key] if isinstance(entry['id'], str)]
+            if len(strings) < len(lists[key]):
+                refused[f'{key} whose "id" is a string, beside others that are numbers'] = strings
     _refuse(name, refused)
 
     images = {image['id']: image for image in lists['images']}
@@ -109,11 +115,9 @@ def check_annotations(
         raise UsageError(f'{name} has no box that can be used, only {_text(left_out)}')
     _check_corners(name, lists['annotations'], images)
     if total:
-        print_log(
+        _warn(
             f'{name}: {total} of {len(lists["annotations"])} boxes are left out, as MMDetection '
-            f'does: {_text(left_out)}',
-            logger='current',
-            level=logging.WARNING,
+            f'does: {_text(left_out)}'
         )
 
 
@@ -230,7 +234,7 @@ def _check_corners(name: str, annotations: list, images: dict) -> None:
             f'{name} seems to have corners for boxes, where COCO has x y width height: {said}; '
             "export it in COCO's format again, or put width = x2 - x1 and height = y2 - y1"
         )
-    print_log(f'{name}: {said}; look at these', logger='current', level=logging.WARNING)
+    _warn(f'{name}: {said}; look at these')
 
 
 def _is_of_corners(annotation: dict, image: dict) -> bool:
@@ -268,6 +272,10 @@ def _text(faults: _Faults) -> str:
         + (', ...)' if len(ids) > _SHOWN else ')')
         for fault, ids in faults.items()
     )
+
+
+def _warn(message: str) -> None:
+    print_log(printable(message), logger='current', level=logging.WARNING)
 
 
 def _quoted(names: list) -> str:

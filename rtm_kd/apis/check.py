@@ -27,7 +27,7 @@ from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint
-from rtm_kd.utils.errors import name_what_can_not_be_built
+from rtm_kd.utils.errors import name_what_can_not_be_built, printable
 
 from .checks import check_batch_size, check_data_files, check_datasets, check_values
 from .pipelines import check_pipelines
@@ -160,12 +160,14 @@ def _count(dataset: BaseDataset) -> dict[str, Any]:
 def _print_data(split: str, counts: dict[str, Any]) -> None:
     classes = ', '.join(f'{name} {count}' for name, count in counts['classes'].items())
     print(
-        f'{split}: {counts["images"]} images ({counts["without_boxes"]} without boxes), '
-        f'{counts["boxes"]} boxes: {classes}'
+        printable(
+            f'{split}: {counts["images"]} images ({counts["without_boxes"]} without boxes), '
+            f'{counts["boxes"]} boxes: {classes}'
+        )
     )
     silent = [name for name, count in counts['classes'].items() if not count]
     if silent:
-        print(f'warning: no box of {", ".join(silent)} in {split}')
+        print(printable(f'warning: no box of {", ".join(silent)} in {split}'))
 
 
 def _teacher_map(cfg: Config, folder: str, images: int) -> Optional[float]:

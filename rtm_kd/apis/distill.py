@@ -11,7 +11,7 @@ from rtm_kd.datasets.prepare import PreparedData, prepare_data
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_start, newest_checkpoint, read_checkpoint, save_detector
-from rtm_kd.utils.errors import name_what_can_not_be_built
+from rtm_kd.utils.errors import name_what_can_not_be_built, printable
 from rtm_kd.utils.files import written_whole
 
 from .check import in_folder, quiet
@@ -149,7 +149,7 @@ def distill(
     if not train_teacher:
         warnings += _teacher_warnings(teacher_ckpt, data.class_names)
     for line in (*data.messages, *(f'warning: {warning}' for warning in warnings)):
-        print(line)
+        print(printable(line))
 
     paths = config_paths(config_dir, student, teacher, name)
     teacher_run = Path(work_dir, paths.teacher.stem)

@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from rtm_kd.datasets.converters import image_size
-from rtm_kd.utils.errors import RunError, UsageError
+from rtm_kd.utils.errors import RunError, UsageError, printable
 
 _SHOWN = 3  # files of each kind of fault
 _SAMPLE = 1000  # images that are opened before a run; it takes about a second
@@ -92,11 +92,9 @@ def _refusal_of_sizes(dataset: BaseDataset, split: str) -> Optional[str]:
     opened = '' if count == len(dataset) else f'{count} of '
     name = f'of {opened}the {len(dataset)} images of the {split} annotation file {dataset.ann_file}'
     if damaged:
-        print_log(
+        _warn(
             f'{name} {len(damaged)} can perhaps not be read, and would end the run: '
-            f'{_first(damaged)}; replace them, or take them out',
-            logger='current',
-            level=logging.WARNING,
+            f'{_first(damaged)}; replace them, or take them out'
         )
     if other:
         message = (
@@ -106,8 +104,12 @@ def _refusal_of_sizes(dataset: BaseDataset, split: str) -> Optional[str]:
         )
         if 2 * len(other) > count:
             return message
-        print_log(message, logger='current', level=logging.WARNING)
+        _warn(message)
     return None
+
+
+def _warn(message: str) -> None:
+    print_log(printable(message), logger='current', level=logging.WARNING)
 
 
 def _first(files: list[str]) -> str:

@@ -6,8 +6,9 @@ says; since then it refuses every training checkpoint, for each carries its mess
 (``HistoryBuffer`` objects with numpy arrays and numpy scalars).
 Here: what MMEngine's loaders call is an unpickler that knows the few types of a checkpoint,
 calls nothing else and writes into nothing else. A download, and a downloaded file met again,
-is checked against the hash in its name. ``RTM_KD_TRUST=FILE`` names files, separated like a
-PATH, that are loaded without any of this, with a warning in the log.
+is checked against the hash in its name; one without a hash is kept by its address.
+``RTM_KD_TRUST=FILE`` names files, separated like a PATH, that are loaded without any of this,
+with a warning in the log.
 Can go: when MMEngine reads its checkpoints like this by itself.
 """
 
@@ -45,6 +46,7 @@ _MOST_RECORDS = 100_000
 _MOST_DIMENSIONS = 32
 _LONGEST_LINE = 1000  # of a number that is written in digits
 _LONGEST_NAME = 200
+_PAGE_BEGINS = 100  # bytes
 # How torch.save began a file before torch 1.6.
 _MAGIC = pickle.dumps(torch.serialization.MAGIC_NUMBER, 2)
 # Numbers, text and objects. A record's fields may lie outside of its bytes.
@@ -630,14 +632,36 @@ def load_url(
     progress: bool = True,
     **kwargs,
 ) -> Any:
-    """Download a checkpoint into torch's cache, unless it is there, check and read it."""
+    """Download a checkpoint into torch's cache, unless it is there, check and read it.
+
+    Raises:
+        UnpicklingError: Naming the file in the cache, if it can't be read.
+    """
     folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
+    name = os.path.basename(urlparse(url).path)
+    if _PUBLISHED.search(name) is None:
+        # Nothing in it says whose it is: other servers have a best.pth, too.
+        folder = os.path.join(folder, hashlib.sha256(url.encode()).hexdigest()[:16])
     os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, os.path.basename(urlparse(url).path))
+    path = os.path.join(folder, name)
     if not os.path.exists(path):
         torch.hub.download_url_to_file(url, path, progress=progress)
-    check_hash(path, os.path.basename(path))
-    return load(path, map_location)
+    check_hash(path, name)
+    try:
+        return load(path, map_location)
+    except UnsafeCheckpointError:
+        raise
+    except pickle.UnpicklingError as error:
+        reason = str(error)
+    except Exception as error:  # what torch raises on a damaged file differs by version
+        said = str(error).strip().partition('\n')[0]
+        reason = f"{path} can't be read as a checkpoint ({said})"
+    with open(path, 'rb') as file:
+        if file.read(_PAGE_BEGINS).lstrip().startswith(b'<'):
+            reason = f'{path} is a web page, such as one to log in, and not a checkpoint'
+    raise pickle.UnpicklingError(
+        f'{reason}; it was downloaded from {url}: delete the file and download it again'
+    )
 
 
 class _Torch:

@@ -110,7 +110,9 @@ def _stratify(
         left = [i for i in range(len(waiting)) if i not in sides]
         rarity = Counter(key for i in left for key in counts[i])
         # Images without boxes have the key of all images alone.
-        key = min(rarity, key=lambda key: (key is None, rarity[key], key if key is not None else 0))
+        key = min(
+            rarity, key=lambda key: (key is None, rarity[key], isinstance(key, str), key or 0)
+        )
         for i in [i for i in left if key in counts[i]]:
             # A rare class is on both sides before anything else counts.
             lacking = [side for side in (0, 1) if not has[side][key]]

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import io
 import os
 import re
 import reprlib
@@ -24,15 +25,45 @@ _DISK_ERRORS = (
     *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG),
 )
 
+_LONGEST_LINE = 2000  # characters
+_LEFT_OUT = ' [...] '
+
 # How long the other processes of a distributed run leave it to the first to say an error.
 _SECONDS_FOR_THE_FIRST = 10
 
 
+def printable(text: object) -> str:
+    """Return a text as a line that a terminal shows and does not obey, of 2000 characters at most.
+
+    Names and paths of others are part of most messages: whatever is not printable in them,
+    such as an escape or the end of a line, is escaped, and of a long text the middle is left out.
+    """
+    # Shortened first, or megabytes would be escaped, and again as an escape is longer.
+    shortened = _shortened(str(text))
+    return _shortened(
+        ''.join(
+            character if character.isprintable() else ascii(character)[1:-1]
+            for character in shortened
+        )
+    )
+
+
+def _shortened(text: str) -> str:
+    half = (_LONGEST_LINE - len(_LEFT_OUT)) // 2
+    return text if len(text) <= _LONGEST_LINE else text[:half] + _LEFT_OUT + text[-half:]
+
+
 class UsageError(ValueError):
-    """Something that the user can put right: the message says what and how.
+    """Something that the user can put right: the message says what and how, in one line.
 
     The tools print it alone; any other exception keeps its traceback.
+
+    Args:
+        message (str): It is made :func:`printable`.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class RunError(UsageError):
@@ -66,6 +97,9 @@ def report_usage_errors(after_ctrl_c: str = '') -> Iterator[None]:
     Args:
         after_ctrl_c (str): What to do to go on, to be said after Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # and no notebook's
+        # As stderr does it: a name that the terminal can't show ends no run.
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         yield
     except KeyboardInterrupt:
@@ -81,7 +115,7 @@ def report_usage_errors(after_ctrl_c: str = '') -> Iterator[None]:
         if error.errno not in _DISK_ERRORS:
             raise
         where = 'a file that was being written' if error.filename is None else error.filename
-        _exit_with(f'{where}: {error.strerror}', error)
+        _exit_with(printable(f'{where}: {error.strerror}'), error)
 
 
 @contextmanager

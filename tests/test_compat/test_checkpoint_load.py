@@ -279,6 +279,37 @@ def test_a_download_is_checked_against_the_hash_in_its_name(checkpoint, tmp_path
         checkpoint_load.load_url(good.as_uri(), model_dir=str(folder), progress=False)
 
 
+@pytest.mark.parametrize(
+    'data', [b'<!DOCTYPE html><title>Sign in</title>', b'', b'PK\x03\x04cut off', 'half']
+)
+def test_a_download_that_is_no_checkpoint_names_the_cached_file(checkpoint, tmp_path, data):
+    whole = checkpoint.read_bytes()
+    url = (tmp_path / 'best.pth').as_uri()
+    (tmp_path / 'best.pth').write_bytes(whole[: len(whole) // 2] if data == 'half' else data)
+    for _ in range(2):  # downloaded, and met again
+        with pytest.raises(pickle.UnpicklingError) as refused:
+            checkpoint_load.load_url(url, model_dir=str(tmp_path / 'cache'), progress=False)
+        (cached,) = (tmp_path / 'cache').rglob('*.pth')
+        assert re.search(
+            f'^{cached} .*; it was downloaded from {url}: delete the file and download it again$',
+            str(refused.value),
+        )
+        assert ('a web page' in str(refused.value)) == (data[:1] == b'<')
+    cached.unlink()
+    (tmp_path / 'best.pth').write_bytes(whole)
+    checkpoint_load.load_url(url, model_dir=str(tmp_path / 'cache'), progress=False)
+
+
+def test_two_downloads_of_one_name_are_told_apart(tmp_path):
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        torch.save(dict(state_dict=dict(w=torch.ones(number))), tmp_path / f'{number}/best.pth')
+    for number in (1, 2, 1):
+        url = (tmp_path / f'{number}/best.pth').as_uri()
+        content = checkpoint_load.load_url(url, model_dir=str(tmp_path / 'cache'), progress=False)
+        assert len(content['state_dict']['w']) == number
+
+
 @pytest.mark.parametrize('number', [None, False, True])
 def test_a_later_mmengine_passes_weights_only(checkpoint, content, number):
     check(checkpoint_load.load(str(checkpoint), map_location='cpu', weights_only=number), content)

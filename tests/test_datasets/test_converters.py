@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rtm_kd.datasets import prepare_data
-from rtm_kd.datasets.converters import CocoWriter, image_size, open_annotations
+from rtm_kd.datasets.converters import (
+    CocoWriter,
+    convert_dataset,
+    image_size,
+    open_annotations,
+)
 
 
 def read(path):
@@ -228,7 +233,7 @@ def test_voc_counts_what_it_drops_and_says_where(tmp_path):
 
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
-@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+@pytest.mark.parametrize('orientation', [1, 3, 4, 5, 6, 8])
 def test_a_size_is_that_of_the_image_as_training_reads_it(tmp_path, suffix, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -908,3 +913,92 @@ def test_a_box_is_inside_its_image_or_counted(corners):
         assert min(x, y) >= 0 and w >= 1 and h >= 1
         assert x + w <= 64 + 0.01 and y + h <= 48 + 0.01
         assert np.isclose(annotation['area'], w * h, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    'corners, kept',
+    [
+        ((5, 5, 6, 6), True),
+        ((5, 5, 5.9, 6), False),
+        ((5, 5, 6, 5.9), False),
+        # On an image of 64x48, of which a pixel is left in it.
+        ((63, 47, 70, 70), True),
+        ((-5, -5, 1, 1), True),
+        ((63.1, 20, 70, 30), False),
+        ((20, 47.1, 30, 70), False),
+        ((50, 20, 60, 30), True),  # its x is beyond the height
+    ],
+)
+def test_of_a_box_a_pixel_is_enough(corners, kept):
+    writer = CocoWriter(['a'])
+    writer.add_image('a.jpg', 64, 48)
+    writer.add_box('a', corners, 'a.txt:1')
+    assert len(writer.annotations) == kept
+
+
+ODD = '\x1b[2J\n\0\udc80'
+
+
+@pytest.mark.parametrize('name', [ODD, f'{ODD}.jpg', 5000 * 'a', f'{5000 * "a"}/a.gif'])
+def test_an_image_of_an_odd_name_has_no_file(photos, name):
+    content = coco_content()
+    content['images'][1]['file_name'] = name
+    write(photos / 'all.json', json.dumps(content))
+    converted = open_annotations(photos, photos).convert('all')
+    assert len(converted.content['images']) == 3
+    summary, dropped = converted.summary
+    assert summary.startswith('images: 3, ')
+    assert dropped.startswith('dropped images without a file: 1 (')
+
+
+@pytest.mark.parametrize('line', [f'{5000 * "a"}.jpg', f'{5000 * "a"}/b.jpg', '\x1b[2J\0.jpg'])
+def test_a_list_of_images_may_have_an_odd_line(tmp_path, line):
+    one_yolo_image(tmp_path)
+    write(tmp_path / 'train.txt', 'images/a.jpg', line)
+    converted = open_annotations(tmp_path / 'train.txt', tmp_path).convert('all')
+    assert len(converted.content['images']) == 1
+    write(tmp_path / 'data.yaml', json.dumps(dict(names=['a'], train='images', val=line)))
+    assert open_annotations(tmp_path, tmp_path).splits == ['train']
+    write(tmp_path / 'data.yaml', json.dumps(dict(names=line, train='images')))
+    assert open_annotations(tmp_path, tmp_path).classes == [line]
+
+
+def test_a_list_of_annotations_may_have_a_long_line(voc_root, tmp_path):
+    shutil.copytree(voc_root, tmp_path / 'VOC')
+    write(tmp_path / 'VOC/ImageSets/Main/train.txt', '0', 5000 * 'a')
+    converted = open_annotations(tmp_path / 'VOC', tmp_path / 'VOC').convert('train')
+    assert len(converted.content['images']) == 1
+    assert converted.summary[1].startswith('dropped listed images without annotations: 1 (')
+
+
+def test_odd_names_are_printed_in_a_line(photos, tmp_path):
+    content = coco_content()
+    content['categories'] = [dict(id=1, name=ODD), dict(id=2, name=3_000_000 * 'b')]
+    for annotation in content['annotations']:
+        annotation['category_id'] = 1
+    content['images'][1]['file_name'] = ODD
+    write(photos / 'all.json', json.dumps(content))
+    classes = [category['name'] for category in content['categories']]
+    prepared = prepare_data(str(photos), str(tmp_path / 'out'), val_fraction=0.5, classes=classes)
+    assert prepared.class_names == classes
+    for line in convert_dataset(open_annotations(photos, photos), str(tmp_path / 'out')):
+        assert line.isprintable() and len(line) <= 2000
+
+
+@pytest.mark.parametrize('above', [[], {}, None, 3, ['a']])
+def test_a_supercategory_may_be_anything(photos, above):
+    content = coco_content()
+    for category in content['categories']:
+        category['supercategory'] = above
+    write(photos / 'all.json', json.dumps(content))
+    names = [category['name'] for category in content['categories']]
+    assert open_annotations(photos, photos).classes == names
+
+
+def test_categories_of_numbers_and_strings_are_split(photos, tmp_path):
+    content = coco_content()
+    content['categories'] = [dict(id=1, name='a'), dict(id='two', name='b')]
+    for number, annotation in enumerate(content['annotations']):
+        annotation['category_id'] = ('two', 1)[number % 2]
+    write(photos / 'all.json', json.dumps(content))
+    prepare_data(str(photos), str(tmp_path / 'out'), val_fraction=0.5)

@@ -181,6 +181,77 @@ def test_what_mmdetection_leaves_out_is_counted(content, change, reason, own_dat
     ]
 
 
+@pytest.mark.parametrize('width, height', [(64, 32), (32, 64)])
+def test_each_side_of_a_box_is_held_against_its_own_side_of_the_image(
+    content, warnings, width, height
+):
+    for image in content['images']:
+        image.update(width=width, height=height)
+    for number, annotation in enumerate(content['annotations']):
+        # Inside, and along the longer side beyond what the shorter one has.
+        annotation['bbox'] = [40, 5, 9, 9] if width > height else [5, 40, 9, 9]
+        if number == 3:
+            annotation['bbox'] = [5, height, 9, 9]
+        if number == 4:
+            annotation['bbox'] = [width, 5, 9, 9]
+    check_annotations(content, 'a.json')
+    (said,) = warnings
+    assert said.endswith(
+        '2 of 12 boxes are left out, as MMDetection does: outside its image: 2 (4, 5)'
+    )
+    warnings.clear()
+    # As corners these lie in the image; as a corner and a size, along one side alone, beyond it.
+    for annotation in content['annotations']:
+        annotation['bbox'] = [2, 20, 20, 31] if width > height else [20, 2, 31, 20]
+    with pytest.raises(ValueError, match='seems to have corners for boxes'):
+        check_annotations(content, 'a.json')
+    # These are in it; and those beyond it are so as corners, too.
+    for boxes in (([20, 2, 36, 20], [2, 20, 20, 36]), ([2, 2, 20, 40], [2, 2, 40, 20])):
+        for annotation in content['annotations']:
+            annotation['bbox'] = boxes[width < height]
+        check_annotations(content, 'a.json')
+    assert warnings == []
+
+
+def test_a_warning_is_a_line_that_does_nothing_to_a_terminal(
+    content, own_data, warnings, image_warnings
+):
+    content['annotations'][4]['image_id'] = 5000 * 'a'
+    check_annotations(content, '\x1b[2J\n.json')
+    small = encoded('.png', PHOTO[:32, :16])
+    content['images'][3]['file_name'] = '\x1b[2J\n.png'
+    dataset = images_of(own_data(content, {'\x1b[2J\n.png': small}))
+    check_images(dataset, 'train')
+    for (said,) in (warnings[:1], image_warnings):
+        assert said.isprintable() and '\\x1b[2J\\n.' in said and len(said) <= 2000
+
+
+@pytest.mark.parametrize('key, field', [('images', 'image_id'), ('categories', 'category_id')])
+def test_ids_that_the_evaluation_can_not_sort_are_refused_for_it(content, key, field):
+    content[key][1]['id'] = 'one'
+    for annotation in content['annotations']:
+        if annotation[field] == 1:
+            annotation[field] = 'one'
+    check_annotations(content, 'a.json', 'train')
+    with pytest.raises(ValueError, match=rf"{key} whose \"id\" is a string.*: 1 \('one'\)"):
+        check_annotations(content, 'a.json', 'val')
+    # All of one kind they are fine.
+    for entry in content[key]:
+        entry['id'] = str(entry['id'])
+    for annotation in content['annotations']:
+        annotation[field] = str(annotation[field])
+    check_annotations(content, 'a.json', 'val')
+
+
+def test_a_box_of_a_pixel_is_a_box(content, warnings, own_data):
+    for annotation in content['annotations']:
+        annotation.update(bbox=[63, 63, 1, 1], area=1)
+    check_annotations(content, 'a.json')
+    assert warnings == []
+    dataset = images_of(own_data(content))
+    assert sum(len(dataset.get_data_info(i)['instances']) for i in range(12)) == 12
+
+
 def test_nothing_is_said_of_what_is_right(content, warnings):
     content['annotations'][3]['bbox'] = [-5, -5, 20, 20]  # partly outside
     content['annotations'][4]['iscrowd'] = 1

@@ -56,6 +56,29 @@ def test_pkd_norm_gives_zero_mean_and_unit_variance_per_channel():
     torch.testing.assert_close(out.var((0, 2, 3), unbiased=False), torch.ones(3), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize(
+    'change, split',
+    [
+        (dict(), True),
+        (dict(kernel_size=3, padding=1), True),
+        (dict(norm_cfg=None), False),
+        (dict(act_cfg=dict(type='ReLU')), False),
+        (dict(order=('norm', 'conv', 'act')), False),
+        (dict(kernel_size=3, padding=1, padding_mode='reflect'), False),
+    ],
+    ids=str,
+)
+def test_a_norm_is_split_off_where_it_comes_last(change, split):
+    cfg = dict(in_channel=6, out_channel=6, norm_cfg=PKD_NORM, act_cfg=None)
+    connector = ConvModuleConnector(**{**cfg, **change})
+    parts = connector.split_norm()
+    assert (parts is not None) == split
+    if split:
+        feature = torch.randn(2, 6, 8, 8)
+        before, norm = parts
+        torch.testing.assert_close(norm(before(feature)), connector(feature))
+
+
 def test_yolov5s_optimizer_takes_connectors_whose_norm_has_no_weight():
     """MMYOLO's constructor, YOLOv8's too, hands the optimizer the weight of every BatchNorm."""
     cfg = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))

@@ -10,6 +10,7 @@ from mmcv import _ext
 from mmcv.cnn import ConvModule
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
+from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import InstanceData
@@ -235,6 +236,28 @@ def test_models_of_one_normalisation_need_no_conversion():
     assert pixel_conversion(rtmdet, of_mmdet) is None
     assert pixel_conversion(rtmdet, yolov8) is not None
     assert pixel_conversion(rtmdet, nn.Identity()) is None
+
+
+def preprocessor(mean, std, **order):
+    return ImgDataPreprocessor(mean=mean, std=std, **order).eval()
+
+
+BGR = preprocessor([103.53, 116.28, 123.675], [57.375, 57.12, 58.395])
+OTHER_BGR = preprocessor([10.0, 20.0, 30.0], [2.0, 3.0, 4.0])
+RGB = preprocessor([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], bgr_to_rgb=True)
+TO_ONE = preprocessor([0.0, 0.0, 0.0], [255.0, 255.0, 255.0], bgr_to_rgb=True)
+AS_IT_IS = ImgDataPreprocessor().eval()
+
+
+@pytest.mark.parametrize('source', [BGR, OTHER_BGR, RGB, TO_ONE, AS_IT_IS])
+@pytest.mark.parametrize('target', [BGR, OTHER_BGR, RGB, TO_ONE, AS_IT_IS])
+def test_the_pixels_of_one_preprocessor_become_those_of_another(source, target):
+    images = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    seen, expected = (part(dict(inputs=list(images)))['inputs'] for part in (source, target))
+    convert = pixel_conversion(source, target)
+    assert (convert is None) == (source is target)
+    if convert is not None:
+        torch.testing.assert_close(convert(seen.float()), expected.float(), rtol=1e-4, atol=1e-4)
 
 
 def test_load_from_takes_a_checkpoint_of_the_student_alone(model_cfg):

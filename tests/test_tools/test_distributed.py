@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -138,10 +139,12 @@ def test_three_processes_in_bfloat16_are_terminated_and_go_on(kd_config, short, 
     assert steps == {5, 3}
 
 
-def launch(script, *arguments, seconds=300):
-    """Start one of the tools, on a port of its own choice."""
+def launch(script, *arguments, port=None):
+    """Start one of the tools, on a port of its own choice unless it is told one."""
     environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
     environment.pop('PORT', None)
+    if port is not None:
+        environment['PORT'] = str(port)
     return subprocess.Popen(
         ['bash', str(ROOT / 'tools' / script), *map(str, arguments)],
         env=environment,
@@ -200,3 +203,24 @@ def test_what_a_user_can_mend_is_said_once_and_the_status_is_kept(kd_config, tmp
         output = refused.communicate(timeout=100)[0]
     assert refused.returncode == 2, output[-3000:]
     assert output.count('error: ') == 1 and 'Traceback' not in output
+
+
+def test_a_port_that_is_in_use_is_named(kd_config):
+    with socket.socket() as other:
+        other.bind(('127.0.0.1', 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with launch('dist_train.sh', kd_config, 1, port=port) as refused:
+            output = refused.communicate(timeout=100)[0]
+    assert refused.returncode == 2, output[-3000:]
+    (line,) = (line for line in output.splitlines() if 'error: ' in line)
+    assert line == f'error: port {port} is in use, perhaps by another run; choose one with PORT'
+    assert 'Traceback' not in output
+
+
+@pytest.mark.parametrize('number', ['0', '-1', 'two', '1.5'])
+def test_a_number_of_processes_that_can_not_be_is_named(kd_config, number):
+    with launch('dist_train.sh', kd_config, number) as refused:
+        output = refused.communicate(timeout=100)[0]
+    assert refused.returncode == 2, output[-3000:]
+    assert output == f'error: the number of processes must be 1 or more, got {number}\n'

@@ -19,7 +19,9 @@ from mmdet.models.utils import filter_scores_and_topk
 from PIL import Image, ImageDraw
 
 from rtm_kd.apis import export
+from rtm_kd.apis.export import load_student
 from rtm_kd.deploy import DetectionNetwork, Selection, onnx_graph, torchscript
+from rtm_kd.models.algorithms.detector import build_detector
 from rtm_kd.utils import load_config
 
 LETTERBOX = """
@@ -46,6 +48,34 @@ test_dataloader = dict(
 """
 
 
+def seeing(config, checkpoint, data_root):
+    """The content of a checkpoint, with weights that depend on what the student is shown.
+
+    One that has hardly learnt anything finds much the same on every image: its norms get the
+    statistics of some, and its scores what is left to differ in them.
+    """
+    _, model, _ = load_student(config, checkpoint)
+    photos = [Image.open(data_root / f'images/{i}.png').resize((96, 64)) for i in range(12)]
+    images = torch.stack([torch.from_numpy(np.array(photo)) for photo in photos])
+    images = images.permute(0, 3, 1, 2).flip(1).float()
+    images = (images - model.data_preprocessor.mean) / model.data_preprocessor.std
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a plain mean
+    head = model.bbox_head.head_module
+    with torch.no_grad():
+        model.train()
+        model(images)
+        model.eval()
+        for scores, conv in zip(model(images)[0], head.rtm_cls):
+            conv.weight *= 2 / scores.std()
+    content = torch.load(checkpoint, weights_only=False)
+    for name, value in model.state_dict().items():
+        content['state_dict'][f'architecture.{name}'] = value
+    return content
+
+
 @pytest.fixture(scope='module')
 def folder(distilled, data_root, tmp_path_factory):
     """Configs of a plain student, padded in either way, and checkpoints for them."""
@@ -57,7 +87,8 @@ def folder(distilled, data_root, tmp_path_factory):
         folder / 'padded.py'
     )
     (folder / 'letterbox.py').write_text(LETTERBOX)
-    (folder / 'kd.pth').write_bytes((distilled / 'epoch_3.pth').read_bytes())
+    config, checkpoint = str(folder / 'padded.py'), str(distilled / 'epoch_3.pth')
+    torch.save(seeing(config, checkpoint, data_root), folder / 'kd.pth')
     return folder
 
 
@@ -165,6 +196,18 @@ def test_finds_the_boxes_that_pytorch_finds(exported, pytorch, photos, format, c
         check_same(expected, run(path, *prepared(pytorch(config), photo)))
 
 
+def test_what_is_found_depends_on_the_colours_and_the_mean(exported, pytorch, photos):
+    """Or the files could leave either out, and nobody would notice."""
+    path = exported('onnx', with_nms=True)
+    for photo in photos:
+        images, *about = prepared(pytorch(), photo)
+        expected = inference_detector(pytorch(), photo).pred_instances
+        darker = np.clip(images.astype(int) - 110, 0, 255).astype(np.uint8)
+        for other in (images[:, ::-1].copy(), darker, np.zeros_like(images)):
+            with pytest.raises((AssertionError, StopIteration)):
+                check_same(expected, run(path, other, *about))
+
+
 @pytest.mark.parametrize('format', ['onnx', 'torchscript'])
 def test_a_batch_of_any_size_is_as_its_images_alone(exported, pytorch, photos, format):
     path = exported(format, with_nms=True, dynamic=True)
@@ -244,6 +287,14 @@ def test_a_licence_of_ones_own_and_the_nms(folder, exported):
     assert about(export(config, checkpoint, 'pth', licence='mine'))['licence'] == 'mine'
 
 
+def test_the_colour_of_the_padding_is_in_rgb(folder):
+    # Of a pipeline, which has OpenCV's order.
+    colour = {'test_dataloader.dataset.pipeline.2.pad_val': dict(img=(10, 20, 30))}
+    config, checkpoint = str(folder / 'padded.py'), str(folder / 'kd.pth')
+    facts = about(export(config, checkpoint, 'pth', cfg_options=colour))
+    assert facts['padding_colour'] == [30, 20, 10]
+
+
 def test_holds_the_averaged_weights_of_a_distillation_and_no_path(folder, exported):
     content = torch.load(exported('pth'), weights_only=False)
     saved = torch.load(folder / 'kd.pth', weights_only=False)
@@ -299,6 +350,30 @@ def test_the_benchmark_times_every_format(folder):
     names = 'pytorch', 'onnx', 'onnx half', 'torchscript', 'torchscript half'
     lines = [line for line in printed.splitlines() if ' ms, / pytorch: ' in line]
     assert [line.split(':')[0] for line in lines] == list(names)
+
+
+def test_a_prior_that_is_hardly_an_object_has_no_score():
+    """MMYOLO passes over it before it looks at the classes."""
+    torch.manual_seed(0)
+    model = build_detector('mmyolo::yolov5/yolov5_n-v61_syncbn_fast_8xb16-300e_coco.py', 'model')
+    model.eval().bbox_head.test_cfg.score_thr = 0.5
+    head = model.bbox_head
+    for conv in head.head_module.convs_pred:
+        torch.nn.init.normal_(conv.weight, std=2)
+        torch.nn.init.zeros_(conv.bias)
+    images = torch.randint(256, (1, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        _, scores = DetectionNetwork(model)(images)
+        outputs = model(images / 255)
+    classes, _, objectness = (
+        torch.cat([level.permute(0, 2, 3, 1).reshape(1, -1, size // 3) for level in levels], 1)
+        for levels, size in zip(outputs, (240, 12, 3))
+    )
+    expected = classes.sigmoid() * objectness.sigmoid()
+    counts = objectness.sigmoid()[..., 0] > 0.5
+    assert 0.2 < counts.float().mean() < 0.8
+    assert not scores[~counts].any()
+    torch.testing.assert_close(scores[counts], expected[counts], rtol=1e-3, atol=1e-4)
 
 
 # ---- NMS on boxes that a detector rarely has ----

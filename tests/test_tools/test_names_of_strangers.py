@@ -90,6 +90,37 @@ def test_the_written_configs_say_what_the_data_say(
     assert not (tmp_path / 'OWNED').exists()
 
 
+def test_what_is_printed_of_odd_names_does_nothing_to_a_terminal(
+    data_root, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module('rtm_kd.apis.distill')
+    monkeypatch.setattr(module, '_check_configs', lambda *args, **kwargs: None)
+    shutil.copytree(data_root, 'data')
+    names = '\x1b[2J\n\0\udc80', 100_000 * 'b'
+    for split in ('train', 'val'):
+        path = tmp_path / 'data/annotations' / f'{split}.json'
+        content = json.loads(path.read_text())
+        for category, name in zip(content['categories'], names):
+            category['name'] = name
+        content['annotations'] = [
+            each for each in content['annotations'] if not each['category_id']
+        ]
+        path.write_text(json.dumps(content))
+    result = distill(
+        'data',
+        student='tiny',
+        teacher='s',
+        templates=str(ROOT / 'configs/custom_dataset'),
+        train_teacher=True,
+        dry_run=True,
+    )
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith('warning: no box of bbb') for line in printed)
+    assert all(line.isprintable() and len(line) <= 2000 for line in printed)
+    assert load_config(str(result.configs.distillation)).class_names == names
+
+
 def test_classes_with_braces_are_trained_and_found_again(
     data_root, tmp_path, monkeypatch, plain_config
 ):

@@ -48,6 +48,18 @@ def test_an_object_is_found_once_and_by_its_class():
     assert num_disagreements(found, truth) == (2, 2)
 
 
+def test_an_object_is_found_from_an_overlap_of_a_half_on():
+    truth = annotated((LEFT, 0, 0))
+    for height, found in ((5, True), (4.9, False), (6, True)):
+        detections = match(detected(([0, 0, 10, height], 0, 0.9)), truth)
+        assert (detections.partners.tolist() == [0]) == found
+    # And of a crowd a half of the detection has to be in it.
+    crowd = annotated(([0, 0, 60, 40], 0, 1))
+    for left, counted in ((54, 0), (55, 0), (56, 1)):
+        found = match(detected(([left, 0, left + 10, 10], 0, 0.9)), crowd)
+        assert num_disagreements(found, crowd) == (0, counted)
+
+
 def test_of_boxes_that_cover_each_other_the_best_counts():
     truth = annotated((LEFT, 1, 0))
     found = match(detected((LEFT, 0, 0.6), (LEFT, 1, 0.8), ([0, 0, 10, 9], 2, 0.5)), truth)

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -187,7 +188,7 @@ def _folders(file: Path, root: Path, split: Optional[str]) -> Iterable[Path]:
 
 def _name_in(folder: Path, name: str, ends: bool) -> Optional[str]:
     names = path_ends(name) if ends else [name]
-    return next((name for name in names if (folder / name).is_file()), None)
+    return next((name for name in names if os.path.isfile(folder / name)), None)
 
 
 def _split_in(name: str) -> Optional[str]:
@@ -233,9 +234,10 @@ def _classes(content: dict[str, Any], file: Path) -> list[str]:
     boxed = {annotation['category_id'] for annotation in content['annotations']}
     # Roboflow's first category is the name of the project, above all others and without boxes.
     above = {
-        category.get('supercategory')
+        category['supercategory']
         for category in content['categories']
-        if category.get('supercategory') != category['name']
+        if isinstance(category.get('supercategory'), str)
+        and category['supercategory'] != category['name']
     }
     classes = [
         category['name']

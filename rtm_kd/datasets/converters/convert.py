@@ -1,6 +1,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from rtm_kd.utils.errors import printable
+
 from .base import Annotations
 from .coco_writer import write_coco
 
@@ -19,5 +21,8 @@ def convert_dataset(annotations: Annotations, out_dir: str) -> Iterator[str]:
         converted = annotations.convert(split)
         path = Path(out_dir, f'{split}.json')
         write_coco(converted.content, path)
-        yield from (f'{split}: {line}' for line in converted.summary)
-        yield f'{split}: written {path}, the image folder (data_prefix) is {converted.image_folder}'
+        for line in (
+            *converted.summary,
+            f'written {path}, the image folder (data_prefix) is {converted.image_folder}',
+        ):
+            yield printable(f'{split}: {line}')

@@ -77,7 +77,7 @@ class VocAnnotations(Annotations):
         for file in with_progress(self._splits[split]):
             where = relative_name(file, self.root)
             tree, fault = self._read[file]
-            if not file.is_file():
+            if not os.path.isfile(file):
                 writer.drop('listed images without annotations', where)
                 continue
             if tree is None:
@@ -180,7 +180,7 @@ def _files_of_list(file: Path, root: Path) -> list[Path]:
     files = [
         folder / f'{Path(name).with_suffix("") if _suffixed(name) else name}.xml' for name in names
     ]
-    if not any(path.is_file() for path in files):
+    if not any(map(os.path.isfile, files)):
         raise UsageError(
             f'{file} lists {len(files)} names, such as {", ".join(names[:3])}, and {folder} has an '
             '.xml file of none of them'

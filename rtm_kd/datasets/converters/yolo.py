@@ -1,4 +1,5 @@
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -91,7 +92,7 @@ class YoloAnnotations(Annotations):
             name = relative_name(image, self.root)
             if label_file is not None:
                 used.add(label_file)
-            if not image.is_file():
+            if not os.path.isfile(image):
                 writer.drop(NO_FILE, name)
                 continue
             try:
@@ -130,7 +131,7 @@ class YoloAnnotations(Annotations):
         self, split: str, used: set[Path]
     ) -> Iterator[tuple[Path, Optional[Path]]]:
         """Yield label files that belong to no image, and what is called like one."""
-        folders = {image.parent for image in self._splits[split] if image.parent.is_dir()}
+        folders = {image.parent for image in self._splits[split] if os.path.isdir(image.parent)}
         files = [file for folder in folders for file in folder.iterdir() if file.suffix != '.txt']
         stems = {file.stem for file in files if file.suffix.lower() in EXTENSIONS}
         others = {file.stem: file for file in files if _may_be_image(file)}
@@ -274,7 +275,7 @@ def _names(description: dict, file: Optional[Path], path: Path, root: Path) -> d
         return _names_of_files(path, root)
     if isinstance(names, str):
         beside = file.parent / names
-        names = _lines_of(beside) if beside.is_file() else names.split(',')
+        names = _lines_of(beside) if os.path.isfile(beside) else names.split(',')
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         named = {int(label): name.strip() for label, name in pairs}
@@ -319,7 +320,7 @@ def _listed(entry: Any, file: Path, description: dict) -> list[Path]:
         ends = path_ends(name)
         ends = [end for end in ends if end == ends[0] or '/' in end]
         candidates = [folder / end for end in (name, *ends) for folder in (base, file.parent)]
-        found = next((path for path in candidates if path.exists()), None)
+        found = next((path for path in candidates if os.path.exists(path)), None)
         if found is None:
             raise UsageError(
                 f'{file} names {name}, and there is no {candidates[0]}; write the path relative to '
@@ -345,7 +346,7 @@ def _paths_in(file: Path, root: Path) -> list[Path]:
         # Lists begin with the folder that the dataset was in, of this machine or another one.
         ends = [line.replace('\\', '/'), *path_ends(line)]
         places = [folder / end for end in ends for folder in (file.parent, root, root / 'images')]
-        found.append(next((place for place in places if place.is_file()), places[0]))
+        found.append(next((place for place in places if os.path.isfile(place)), places[0]))
     return found
 
 
@@ -384,7 +385,7 @@ def _label_file(
     if images is not None and path.is_dir():
         candidates.insert(0, path / relative_name(image, images))
     files = [candidate.with_suffix('.txt') for candidate in candidates]
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if os.path.isfile(file)), None)
 
 
 def _lines(label_file: Optional[Path], writer: CocoWriter, root: Path) -> Iterator[tuple[str, str]]:

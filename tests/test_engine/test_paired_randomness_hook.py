@@ -1,0 +1,54 @@
+"""Two runs of one seed draw the same numbers, although one of them draws more."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rtm_kd.engine.hooks import PairedRandomnessHook
+
+
+def drawn():
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def numbers(seed, more, start=0, iterations=4, epoch=2):
+    """What a run draws for its weights and in each iteration, and ``more`` besides."""
+    hook, runner = PairedRandomnessHook(), SimpleNamespace(seed=seed, iter=start)
+    for generator in (random.seed, np.random.seed, torch.manual_seed):
+        generator(123 + more)
+    hook.before_run(runner)
+    found = {'weights': drawn()}
+    for _ in range(more):
+        drawn()  # as a teacher's weights do
+    for runner.iter in range(start, iterations):
+        if runner.iter in (start, epoch):
+            hook.before_train_epoch(runner)
+        found[runner.iter] = drawn()
+        for _ in range(more):
+            drawn()  # as a loss does that masks
+        # As EMA and the schedulers find it: the loop counts afterwards.
+        hook.after_train_iter(runner, runner.iter % epoch)
+    return found
+
+
+@pytest.mark.parametrize('seed', [0, 7])
+def test_runs_of_one_seed_draw_the_same(seed):
+    alone = numbers(seed, more=0)
+    assert numbers(seed, more=3) == alone
+    # Of no two iterations the same, and of every generator.
+    for values in zip(*alone.values()):
+        assert len(set(values)) == len(alone)
+
+
+def test_another_seed_draws_others():
+    assert not set(numbers(0, more=0).values()) & set(numbers(1, more=0).values())
+
+
+def test_a_run_that_is_resumed_draws_what_it_would_have_drawn():
+    whole, resumed = numbers(0, more=0), numbers(0, more=2, start=2)
+    assert {iteration: whole[iteration] for iteration in (2, 3)} == {
+        iteration: resumed[iteration] for iteration in (2, 3)
+    }
