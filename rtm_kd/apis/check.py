@@ -4,8 +4,6 @@ import contextlib
 import copy
 import logging
 import os
-import resource
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -22,7 +20,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from rtm_kd.engine import DistillationLossDetachHook
+from rtm_kd.engine.hooks.run_record_hook import peak_memory
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
@@ -230,7 +228,7 @@ def _time_steps(runner: Runner) -> dict[str, Any]:
         for first in range(0, _BATCHES * images, images)
     )
     runner.model.train()
-    before = _memory()
+    before = peak_memory()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     seconds = {}
@@ -252,7 +250,7 @@ def _time_steps(runner: Runner) -> dict[str, Any]:
         memory = torch.cuda.max_memory_allocated() / 2**20
     else:
         # Only what the images take grows with them, not code, models and annotations.
-        memory = before + (_memory() - before) * whole / images
+        memory = (before + (peak_memory() - before) * whole / images) / 2**20
     return dict(
         seconds,
         memory_mb=memory,
@@ -313,16 +311,15 @@ def _cache_mb(loader: DataLoader) -> float:
     return size * max(loader.num_workers, 1) / 2**20
 
 
-def _memory() -> float:
-    """Peak memory of the process, in MB."""
-    unit = 2**20 if sys.platform == 'darwin' else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
 def _hours(runner: Runner, step: dict[str, float]) -> float:
     epochs = runner.max_epochs
-    hooks = [hook for hook in runner.hooks if isinstance(hook, DistillationLossDetachHook)]
-    detach = hooks[0].detach_epoch if hooks else 0
+    ends = [
+        getattr(hook, 'detach_epoch', getattr(hook, 'stop_epoch', epochs))
+        for hook in runner.hooks
+        if type(hook).__name__ in ('DistillationLossDetachHook', 'StopDistillHook')
+    ]
+    # Without such a hook a run distils to its end.
+    detach = min([epochs, *ends])
     steps = len(runner.train_dataloader)
     seconds = steps * (detach * step['distilling'] + (epochs - detach) * step['detached'])
     return seconds / 3600

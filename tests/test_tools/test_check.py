@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -168,3 +170,32 @@ def test_a_level_that_varies_in_few_images_is_warned_of(
     found = check(kd_config, images=0, cfg_options=options)
     assert found['step']['uneven'] == ['fpn2']
     assert 'variance of what the teacher has at fpn2' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('hook', [None, dict(type='mmrazor.StopDistillHook', stop_epoch=2)])
+def test_the_hours_of_a_run_without_our_detach_hook(kd_config, options, tmp_path, hook):
+    kept = [] if hook is None else [hook]
+    config = tmp_path / 'kd.py'
+    config.write_text(
+        f'_base_ = {kd_config!r}\ncustom_hooks = [*_base_.custom_hooks[:-1], *{kept!r}]\n'
+    )
+    found = check(str(config), images=0, cfg_options=options)
+    distilled = 3 if hook is None else 2
+    step = found['step']
+    hours = (distilled * step['distilling'] + (3 - distilled) * step['detached']) * 3 / 3600
+    assert found['hours'] == pytest.approx(hours)
+
+
+def test_training_starts_where_python_has_no_resource_module():
+    code = (
+        'import sys; sys.modules["resource"] = None\n'
+        'from rtm_kd.apis import train\n'
+        'from pathlib import Path; Path.read_text = lambda *_, **__: ""\n'
+        'from rtm_kd.engine.hooks.run_record_hook import peak_memory\n'
+        'print("peak", peak_memory())'
+    )
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert 'peak 0' in run.stdout

@@ -128,6 +128,7 @@ def peak_memory() -> int:
     """Return the most bytes that this process held at once, of the GPU's memory if it has one.
 
     Without a GPU it is the resident memory, code included; processes that load data are not.
+    On Windows it is not known, and 0.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
@@ -138,7 +139,9 @@ def peak_memory() -> int:
             int(line.split()[1]) * 1024 for line in status.split('\n') if line.startswith('VmHWM')
         )
     except (OSError, StopIteration):
-        import resource  # which Windows has not
-
+        try:
+            import resource
+        except ImportError:  # Windows
+            return 0
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == 'darwin' else peak * 1024

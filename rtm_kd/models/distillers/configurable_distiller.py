@@ -123,14 +123,14 @@ class ConfigurableDistiller(BaseModule):
             fused = None if self.reference else self._fused(loss, mapping)
             if fused is not None:
                 mapping, loss = fused
-            elif not self.reference:
-                # Other connectors expect the teacher in the student's precision.
-                teacher_records = {
-                    name: [_as_float32(output) for output in outputs]
-                    for name, outputs in teacher_records.items()
-                }
             arguments = {
-                argument: self._feature(student_records, teacher_records, **location)
+                argument: self._feature(
+                    student_records,
+                    teacher_records,
+                    # Other connectors expect the teacher in the student's precision.
+                    as_float32=fused is None and not (self.reference or location['from_student']),
+                    **location,
+                )
                 for argument, location in mapping.items()
             }
             if fused is None and not self.reference:
@@ -172,9 +172,12 @@ class ConfigurableDistiller(BaseModule):
         data_idx: Optional[int] = None,
         connector: Union[str, nn.Module, None] = None,
         connector_idx: Optional[int] = None,
+        as_float32: bool = False,
     ) -> Any:
         records = student_records if from_student else teacher_records
         feature = records[recorder][record_idx]
+        if as_float32:
+            feature = _as_float32(feature)
         if data_idx is not None:
             feature = feature[data_idx]
         if isinstance(connector, str):
