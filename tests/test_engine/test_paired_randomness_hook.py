@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from rtm_kd.comparison.arms import paired_configs
 from rtm_kd.engine.hooks import PairedRandomnessHook
+from rtm_kd.utils import load_config
 
 
 def drawn():
@@ -52,3 +54,8 @@ def test_a_run_that_is_resumed_draws_what_it_would_have_drawn():
     assert {iteration: whole[iteration] for iteration in (2, 3)} == {
         iteration: resumed[iteration] for iteration in (2, 3)
     }
+
+
+def test_both_sides_of_a_comparison_draw_by_it(kd_config, options):
+    for arm in paired_configs(load_config(kd_config, options)).values():
+        assert 'rtm_kd.PairedRandomnessHook' in [hook['type'] for hook in arm.custom_hooks]
