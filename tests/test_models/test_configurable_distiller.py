@@ -1,10 +1,100 @@
+"""What of a distillation runs as one function, and that it computes what the modules do."""
+
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
-from rtm_kd.models.losses import ChannelWiseDivergence
+from rtm_kd.models.losses import ChannelWiseDivergence, cwd
 from rtm_kd.registry import MODELS
 
-PKD = dict(type='BN', affine=False, track_running_stats=False)
+PKD_NORM = dict(type='BN', affine=False, track_running_stats=False)
+# A width that stays the same, so that a norm fits on either side of the convolution.
+STUDENT = dict(
+    type='ConvModuleConnector', in_channel=6, out_channel=6, norm_cfg=PKD_NORM, act_cfg=None
+)
+TEACHER = dict(type='NormConnector', in_channels=6, norm_cfg=PKD_NORM)
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """How often the norms and the divergence ran as one function."""
+    calls = []
+    own = cwd.pkd_channel_wise_divergence
+    monkeypatch.setattr(
+        cwd, 'pkd_channel_wise_divergence', lambda *args: calls.append(args) or own(*args)
+    )
+    return calls
+
+
+def losses(student=STUDENT, teacher=TEACHER, **loss):
+    """The loss of some features by the default path, and module by module."""
+    torch.manual_seed(0)
+    recorders = dict(fpn=dict(type='ModuleOutputs', source='neck'))
+    with DefaultScope.overwrite_default_scope('mmyolo'):
+        distiller = MODELS.build(
+            dict(
+                type='rtm_kd.ConfigurableDistiller',
+                student_recorders=recorders,
+                teacher_recorders=recorders,
+                connectors=dict(s=student, t=teacher),
+                distill_losses=dict(loss=dict(type='ChannelWiseDivergence', **loss)),
+                loss_forward_mappings=dict(
+                    loss=dict(
+                        preds_S=dict(from_student=True, recorder='fpn', connector='s'),
+                        preds_T=dict(from_student=False, recorder='fpn', connector='t'),
+                    )
+                ),
+            )
+        )
+    # Of a small variance, beside which an eps counts; and not around zero, where ReLU is.
+    features = 0.1 * torch.randn(2, 4, 6, 8, 8) + 0.05
+    records = [dict(fpn=[feature]) for feature in features]
+    results = []
+    for distiller.reference in (False, True):
+        results.append(distiller.compute_distill_losses(*records)['loss'])
+    return results
+
+
+@pytest.mark.parametrize(
+    'loss',
+    [dict(), dict(loss_weight=3.0), dict(tau=0.5), dict(tau=4.0, loss_weight=0.25)],
+)
+def test_weight_and_temperature_count_where_the_norms_are_fused(fused, loss):
+    default, reference = losses(**loss)
+    assert len(fused) == 1
+    torch.testing.assert_close(default, reference, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize('eps_S, eps_T', [(1e-5, 1e-2), (1e-2, 1e-5)])
+def test_each_side_keeps_its_own_eps(fused, eps_S, eps_T):
+    default, reference = losses(
+        dict(STUDENT, norm_cfg=dict(PKD_NORM, eps=eps_S)),
+        dict(TEACHER, norm_cfg=dict(PKD_NORM, eps=eps_T)),
+    )
+    assert len(fused) == 1
+    torch.testing.assert_close(default, reference, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(order=('norm', 'conv', 'act')),
+        dict(act_cfg=dict(type='ReLU')),
+        dict(act_cfg=dict(type='ReLU'), order=('conv', 'act', 'norm')),
+        dict(kernel_size=3, padding=1, padding_mode='reflect'),
+    ],
+    ids=str,
+)
+def test_what_is_more_than_a_convolution_and_its_norm_is_not_fused(fused, change):
+    default, reference = losses(dict(STUDENT, **change))
+    assert fused == []
+    torch.testing.assert_close(default, reference, rtol=1e-6, atol=0)
+
+
+def test_zeros_around_the_feature_map_are_the_convolutions_own(fused):
+    default, reference = losses(dict(STUDENT, kernel_size=3, padding=1))
+    assert len(fused) == 1
+    torch.testing.assert_close(default, reference, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize('order', [('own', 'other'), ('other', 'own')])
@@ -18,7 +108,7 @@ def test_the_order_of_losses_does_not_change_what_a_step_costs(order, monkeypatc
             student_recorders=recorders,
             teacher_recorders=recorders,
             connectors={
-                name: dict(type='NormConnector', in_channels=4, norm_cfg=PKD)
+                name: dict(type='NormConnector', in_channels=4, norm_cfg=PKD_NORM)
                 for name in ('student', 'teacher')
             },
             distill_losses={f'loss_{name}': dict(type=types[name]) for name in order},
