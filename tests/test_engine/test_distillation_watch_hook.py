@@ -1,6 +1,10 @@
 import re
+from types import SimpleNamespace
+
+from torch import nn
 
 from rtm_kd.apis.train import train
+from rtm_kd.engine import DistillationWatchHook
 from rtm_kd.models.algorithms import FpnTeacherDistill
 
 
@@ -39,3 +43,11 @@ def test_features_that_outgrow_their_norm_are_warned_of(kd_config, options, tmp_
     warnings = [line for line in log.splitlines() if 'WARNING' in line and 'evaluation' in line]
     # MMEngine shows a warning once.
     assert len(warnings) == 1 and 'the features of fpn1 are' in warnings[0]
+
+
+def test_a_distillation_of_mmrazors_is_left_alone():
+    model = nn.Module()
+    model.distiller = nn.Module()
+    hook = DistillationWatchHook()
+    hook.before_val_epoch(SimpleNamespace(model=model))
+    hook.after_val_epoch(SimpleNamespace(model=model), {})

@@ -40,7 +40,9 @@ class DistillationWatchHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         self._remove()
         model = _unwrapped(runner)
-        for name, source in model.distiller.student_sources.items():
+        # MMRazor's algorithms, which run here too, have other distillers.
+        sources = getattr(getattr(model, 'distiller', None), 'student_sources', {})
+        for name, source in sources.items():
             norm = _norm_after(model.student, source)
             if norm is not None:
                 self._shifts[name] = []
