@@ -13,7 +13,9 @@ HERE = Path(__file__).resolve().parent
 MODULES = {'mmcv-lite': 'mmcv', 'mmengine': 'mmengine', 'mmdet': 'mmdet'}
 METAFILE = HERE / 'configs' / 'metafile.yml'
 # They need the checkout around them.
-NOT_PACKAGED = shutil.ignore_patterns('__pycache__', 'quickstart.sh', 'run_tests.sh', 'soak.sh')
+NOT_PACKAGED = shutil.ignore_patterns(
+    '__pycache__', 'quickstart.sh', 'run_tests.sh', 'soak.sh', 'benchmark*'
+)
 
 
 def requirements() -> list:
@@ -89,7 +91,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.9',
     packages=find_packages(include=['rtm_kd', 'rtm_kd.*']),
-    package_data={'rtm_kd.visualization': ['templates/*.html']},
+    package_data={'rtm_kd.reports': ['templates/*.html']},
     install_requires=requirements(),
     cmdclass={'build_py': BuildWithMim},
     extras_require={

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import CLASSES, KD_CONFIG, ROOT, make_options
 
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 
 # Cases of each fuzz test: the same few in every run of the tests, new ones in tools/soak.sh.
 _everywhere = dict(deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))

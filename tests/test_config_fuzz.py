@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mmengine.runner import Runner
 from watch import nothing_happens_outside
 
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 from rtm_kd.utils import report_usage_errors
 
 # What people change in the config for their own data, and what they had better not.

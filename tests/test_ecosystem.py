@@ -13,7 +13,7 @@ from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from rtm_kd.apis import test as run_test
+from rtm_kd.apis.test import test as run_test
 from rtm_kd.utils import load_config
 from rtm_kd.utils.checkpoint import convert_to_student
 

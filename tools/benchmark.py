@@ -22,9 +22,7 @@ import rtm_kd  # noqa: E402, F401, the fixes come before everything else
 
 # isort: split
 import torch  # noqa: E402
-from mmengine.config import DictAction  # noqa: E402
-
-from rtm_kd.benchmarks import (  # noqa: E402
+from benchmarks import (  # noqa: E402
     PARTS,
     VARIANTS,
     benchmark,
@@ -33,8 +31,10 @@ from rtm_kd.benchmarks import (  # noqa: E402
     own_share,
     start_up,
 )
+from mmengine.config import DictAction  # noqa: E402
+
 from rtm_kd.utils import UsageError, report_usage_errors  # noqa: E402
-from rtm_kd.utils.files import written_whole  # noqa: E402
+from rtm_kd.utils.files import atomic_write  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -163,7 +163,7 @@ def main() -> None:
             for name, seconds in start.items():
                 print(f'start, {name}: {seconds:.1f} s, / plain: {seconds / start["plain"]:.2f}')
         if args.json:
-            with written_whole(Path(args.json)) as part:
+            with atomic_write(Path(args.json)) as part:
                 part.write_text(json.dumps(report, indent=2))
 
 

@@ -13,7 +13,7 @@ import rtm_kd  # noqa: F401, the fixes come before everything else
 # isort: split
 from mmengine.config import DictAction
 
-from rtm_kd.apis.compare import compare
+from rtm_kd.comparison.compare import compare
 from rtm_kd.comparison.report import terminal_table
 from rtm_kd.utils import report_usage_errors
 

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import rtm_kd  # noqa: F401, the fixes come before everything else
-from rtm_kd.apis import distill
+from rtm_kd.apis.distill import distill
 from rtm_kd.utils import report_usage_errors
 
 TEMPLATES = Path(__file__).resolve().parents[1] / 'configs/custom_dataset'

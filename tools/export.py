@@ -10,8 +10,7 @@ import rtm_kd  # noqa: F401, the fixes come before everything else
 # isort: split
 from mmengine.config import DictAction
 
-from rtm_kd.apis import export
-from rtm_kd.apis.export import FORMATS
+from rtm_kd.apis.export import FORMATS, export
 from rtm_kd.utils import report_usage_errors
 
 

@@ -11,7 +11,7 @@ import rtm_kd  # noqa: F401, the fixes come before everything else
 # isort: split
 from mmengine.config import DictAction
 
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 from rtm_kd.utils import report_usage_errors
 
 

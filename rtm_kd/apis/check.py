@@ -2,35 +2,31 @@
 
 import contextlib
 import copy
-import logging
 import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, Optional
 
-import pycocotools.coco
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
-from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from rtm_kd.checks.config import check_batch_size, check_data_files, check_datasets, check_values
+from rtm_kd.checks.pipelines import check_pipelines
 from rtm_kd.engine.hooks.run_record_hook import peak_memory
+from rtm_kd.engine.runs import build_runner, enable_amp, quiet, temporary_run_config
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
-from rtm_kd.models.algorithms.frozen_teacher import RANDOM
+from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint
-from rtm_kd.utils.errors import name_what_can_not_be_built, printable
-
-from .checks import check_batch_size, check_data_files, check_datasets, check_values
-from .pipelines import check_pipelines
-from .runner import build_runner
-from .train import enable_amp
+from rtm_kd.utils.config import innermost_dataset
+from rtm_kd.utils.errors import explain_build_errors, printable
+from rtm_kd.utils.internals import build_training, has_loop
 
 # Images of the steps that are timed where there is no GPU: a whole batch may take a minute.
 _MOST_IMAGES_ON_A_CPU = 4
@@ -72,8 +68,8 @@ def check(
         enable_amp(cfg)
     check_data_files(cfg, 'train', 'val')
     found = {}
-    with tempfile.TemporaryDirectory() as folder, name_what_can_not_be_built(), quiet():
-        runner = build_runner(in_folder(cfg, folder))
+    with tempfile.TemporaryDirectory() as folder, explain_build_errors(), quiet():
+        runner = build_runner(temporary_run_config(cfg, folder))
         check_datasets(runner, 'train', 'val')
         check_batch_size(runner)
         for warning in check_pipelines(cfg):
@@ -81,7 +77,7 @@ def check(
         found['data'] = {
             split: _count(getattr(runner, f'{split}_dataloader').dataset)
             for split in ('train', 'val')
-            if getattr(runner, f'_{split}_loop') is not None
+            if has_loop(runner, split)
         }
         for split, counts in found['data'].items():
             _print_data(split, counts)
@@ -111,35 +107,8 @@ def check(
     return found
 
 
-def in_folder(cfg: Config, folder: str) -> Config:
-    """Return a config whose run leaves nothing outside a folder, and no log."""
-    cfg = copy.deepcopy(cfg)
-    cfg.update(work_dir=folder, log_level='ERROR')
-    # MMYOLO has none, of which MMEngine warns when it looks there first.
-    cfg.log_processor = dict(type='LogProcessor', _scope_='mmengine')
-    if isinstance(cfg.get('visualizer'), dict):
-        cfg.visualizer.vis_backends = None
-    return cfg
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Let only warnings through, such as those of the annotations."""
-    logging.disable(logging.INFO)
-    # It prints how it reads each file. Not into another stdout: a logger would take that too.
-    pycocotools.coco.print = lambda *args: None
-    try:
-        yield
-    finally:
-        del pycocotools.coco.print
-        logging.disable(logging.NOTSET)
-        for handler in MMLogger.get_current_instance().handlers:
-            handler.flush()
-
-
 def _count(dataset: BaseDataset) -> dict[str, Any]:
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
+    dataset = innermost_dataset(dataset)
     classes = dataset.metainfo.get('classes') or ()
     counts = Counter()
     empty = 0
@@ -170,23 +139,22 @@ def _print_data(split: str, counts: dict[str, Any]) -> None:
 
 def _teacher_map(cfg: Config, folder: str, images: int) -> Optional[float]:
     """Test the teacher on the first validation images."""
-    model, checkpoint = cfg.model, cfg.model.get('teacher_ckpt')
-    if 'teacher' not in model or checkpoint == RANDOM or not isinstance(checkpoint, str):
-        if checkpoint == RANDOM:
-            print('warning: the teacher is random, and knows nothing')
+    distillation = Distillation.of(cfg)
+    if distillation is None:
         return None
-    tested = in_folder(cfg, folder)
-    tested.model = resolve_model_cfg(model.teacher, 'teacher')
+    if not distillation.teacher_is_trained:
+        print('warning: the teacher is random, and knows nothing')
+        return None
+    checkpoint = distillation.teacher_ckpt
+    tested = temporary_run_config(cfg, folder)
+    tested.model = resolve_model_cfg(distillation.teacher, 'teacher')
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         tested.pop(key, None)
     for key in ('dataloader', 'evaluator', 'cfg'):
         tested[f'test_{key}'] = tested.pop(f'val_{key}')
     tested.test_cfg = dict(type='TestLoop')
     tested.custom_hooks = []
-    dataset = tested.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.indices = images
+    innermost_dataset(tested.test_dataloader.dataset).indices = images
     runner = build_runner(tested)
     content = read_checkpoint(checkpoint)['state_dict']
     expected = runner.model.state_dict()
@@ -210,9 +178,7 @@ def _teacher_map(cfg: Config, folder: str, images: int) -> Optional[float]:
 
 def _time_steps(runner: Runner) -> dict[str, Any]:
     """Do some training steps, with the teacher and without."""
-    runner._train_loop = runner.build_train_loop(runner._train_loop)
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.max_iters)
+    build_training(runner)
     # Not of the student: pretrained weights would be a download, and time needs none.
     teacher = getattr(runner.model, '_teacher', None)
     if teacher is not None:
@@ -299,9 +265,7 @@ def effective_share_of_images(features: torch.Tensor) -> float:
 
 def _cache_mb(loader: DataLoader) -> float:
     """What the images will take that transforms keep in each process that loads, in MB."""
-    dataset = loader.dataset
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
+    dataset = innermost_dataset(loader.dataset)
     size = 0.0
     for transform in getattr(dataset.pipeline, 'transforms', []):
         kept = getattr(transform, 'results_cache', None)
@@ -313,13 +277,10 @@ def _cache_mb(loader: DataLoader) -> float:
 
 def _hours(runner: Runner, step: dict[str, float]) -> float:
     epochs = runner.max_epochs
-    ends = [
-        getattr(hook, 'detach_epoch', getattr(hook, 'stop_epoch', epochs))
-        for hook in runner.hooks
-        if type(hook).__name__ in ('DistillationLossDetachHook', 'StopDistillHook')
-    ]
-    # Without such a hook a run distils to its end.
-    detach = min([epochs, *ends])
+    distillation = Distillation.of(runner.cfg)
+    detach = distillation.detach_epoch if distillation else None
+    # Without a hook that ends it a run distils to its end.
+    detach = epochs if detach is None else min(epochs, detach)
     steps = len(runner.train_dataloader)
     seconds = steps * (detach * step['distilling'] + (epochs - detach) * step['detached'])
     return seconds / 3600

@@ -7,24 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from rtm_kd.datasets.prepare import PreparedData, prepare_data
-from rtm_kd.models.algorithms.frozen_teacher import RANDOM
-from rtm_kd.utils import UsageError, load_config
-from rtm_kd.utils.checkpoint import check_start, newest_checkpoint, read_checkpoint, save_detector
-from rtm_kd.utils.errors import name_what_can_not_be_built, printable
-from rtm_kd.utils.files import written_whole
-
-from .check import in_folder, quiet
-from .checks import (
+from rtm_kd.checks.config import (
     check_batch_size,
     check_data_files,
     check_datasets,
     check_output_folder,
     check_values,
 )
-from .runner import build_runner
-from .train import BEST, train
-from .write_configs import (
+from rtm_kd.datasets.prepare import PreparedData, prepare_data
+from rtm_kd.datasets.write_configs import (
     SIZES,
     ConfigPaths,
     changed_configs,
@@ -33,6 +24,14 @@ from .write_configs import (
     published_weights,
     render_configs,
 )
+from rtm_kd.engine.runs import build_runner, quiet, temporary_run_config
+from rtm_kd.models.algorithms.frozen_teacher import RANDOM
+from rtm_kd.utils import UsageError, load_config
+from rtm_kd.utils.checkpoint import check_start, newest_checkpoint, read_checkpoint, save_detector
+from rtm_kd.utils.errors import explain_build_errors, printable
+from rtm_kd.utils.files import atomic_write
+
+from .train import BEST, train
 
 COCO = 'coco'
 _STRIDE = 32  # of the coarsest level, in pixels
@@ -182,7 +181,7 @@ def distill(
         )
     for path, text in texts.items():
         if path in changed:
-            with written_whole(path) as part:
+            with atomic_write(path) as part:
                 part.write_text(text, encoding='utf-8')
         print(f'{"written" if path in changed else "unchanged"}: {path}')
 
@@ -300,13 +299,13 @@ def _check_configs(
     load_teacher: bool,
 ) -> None:
     """Build everything that a distillation's config describes, and leave nothing behind."""
-    with tempfile.TemporaryDirectory() as folder, name_what_can_not_be_built(), quiet():
+    with tempfile.TemporaryDirectory() as folder, explain_build_errors(), quiet():
         for path, text in texts.items():
             Path(folder, path.name).write_text(text, encoding='utf-8')
         cfg = load_config(os.path.join(folder, distillation))
         check_values(cfg)
         check_data_files(cfg, 'train', 'val')
-        cfg = in_folder(cfg, folder)
+        cfg = temporary_run_config(cfg, folder)
         cfg.log_level = 'WARNING'
         runner = build_runner(cfg)
         check_datasets(runner, 'train', 'val')

@@ -11,17 +11,18 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 
+from rtm_kd.checks.pipelines import shaping_of
 from rtm_kd.deploy import DetectionNetwork, Selection, to_onnx, to_torchscript
 from rtm_kd.deploy.onnx_graph import import_onnx
+from rtm_kd.models.distillation import use_student
 from rtm_kd.registry import DATASETS, MODELS
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint, student_state_dict
-from rtm_kd.utils.errors import name_what_can_not_be_built
-from rtm_kd.utils.files import written_whole
+from rtm_kd.utils.config import get_value, innermost_dataset
+from rtm_kd.utils.errors import explain_build_errors
+from rtm_kd.utils.files import atomic_write
+from rtm_kd.utils.internals import normalises, swaps_channels
 from rtm_kd.version import __version__
-
-from .pipelines import shaping_of
-from .test import use_student
 
 #: Format -> how its files end.
 FORMATS = dict(pth='.pth', onnx='.onnx', torchscript='.pt')
@@ -106,7 +107,7 @@ def export(
         data = write(network, size, selection, dynamic, as_text)
     digest = hashlib.sha256(data).hexdigest()[:8]
     target = folder / f'{Path(config).stem}-{digest}{FORMATS[format]}'
-    with written_whole(target) as part:
+    with atomic_write(target) as part:
         part.write_bytes(data)
     return target
 
@@ -133,7 +134,7 @@ def load_student(
     content = read_checkpoint(checkpoint)
     state_dict = student_state_dict(content['state_dict'])
     scope = cfg.get('default_scope') or 'mmengine'
-    with DefaultScope.overwrite_default_scope(scope), name_what_can_not_be_built():
+    with DefaultScope.overwrite_default_scope(scope), explain_build_errors():
         model = MODELS.build(cfg.model).eval()
     check_state_dict(state_dict, model.state_dict(), checkpoint, 'the model of the config')
     model.load_state_dict(state_dict)
@@ -169,9 +170,9 @@ def describe(
         )
     preprocessor = model.data_preprocessor
     mean = std = None
-    if preprocessor._enable_normalize:
+    if normalises(preprocessor):
         mean, std = (value.flatten().tolist() for value in (preprocessor.mean, preprocessor.std))
-        if not preprocessor._channel_conversion:
+        if not swaps_channels(preprocessor):
             mean, std = mean[::-1], std[::-1]
     package = type(model).__module__.split('.')[0]
     return dict(
@@ -192,9 +193,7 @@ def describe(
 
 def _classes(cfg: Config, model: BaseModel, content: dict[str, Any]) -> list[str]:
     number = model.bbox_head.num_classes
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = innermost_dataset(get_value(cfg, 'test_dataloader.dataset', {}))
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         kind = registry.get(str(dataset.get('type')))
     for metainfo in (

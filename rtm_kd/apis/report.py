@@ -6,15 +6,15 @@ from typing import Optional
 
 import torch
 
-from rtm_kd.inspection.curves import plot_curves
-from rtm_kd.inspection.facts import environments, results, settings, verdict
-from rtm_kd.inspection.pictures import take_pictures
-from rtm_kd.inspection.work_dir import Run, WorkDir
+from rtm_kd.reports.curves import plot_curves
+from rtm_kd.reports.facts import environments, results, settings, verdict
+from rtm_kd.reports.page import render_page, write_page
+from rtm_kd.reports.pictures import take_pictures
+from rtm_kd.reports.work_dir import Run, WorkDir
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.environment import machine
 from rtm_kd.utils.files import check_can_write
 from rtm_kd.version import __version__
-from rtm_kd.visualization.page import render_page, write_page
 
 _COLOURS = ('distilled', 'plain', 'third', 'fourth', 'fifth', 'sixth')
 

@@ -4,18 +4,14 @@ from typing import Any, Optional
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
-from mmengine.runner import Runner
-from torch import Tensor
 
-from rtm_kd.models.algorithms.detector import resolve_model_cfg
+from rtm_kd.checks.config import check_data_files, check_values
+from rtm_kd.engine.runs import build_test_runner, log_run_errors, set_work_dir
+from rtm_kd.models.distillation import use_student
 from rtm_kd.utils import UsageError, load_config
-from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint, student_state_dict
-from rtm_kd.utils.errors import name_what_can_not_be_built
+from rtm_kd.utils.checkpoint import read_checkpoint, student_state_dict
+from rtm_kd.utils.config import innermost_dataset
 from rtm_kd.utils.files import check_can_write
-
-from .checks import check_data_files, check_datasets, check_values
-from .runner import build_runner
-from .train import no_work_dir_on_usage_error, run_errors_in_log, set_work_dir
 
 
 def test(
@@ -77,44 +73,15 @@ def test(
     runner = build_test_runner(cfg, state_dict, checkpoint)
     if out is not None:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
-    with run_errors_in_log(runner):
+    with log_run_errors(runner):
         return runner.test()
-
-
-def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: str) -> Runner:
-    """Return a runner that is ready to test, with the weights in its model.
-
-    Args:
-        cfg (Config): The whole config, of a detector.
-        state_dict (dict[str, Tensor]): The weights. Every one of them must fit.
-        checkpoint (str): Where they came from, for messages.
-
-    Raises:
-        ValueError: If the model can't be built, or the data or the weights don't fit it.
-    """
-    with no_work_dir_on_usage_error(cfg.work_dir), name_what_can_not_be_built():
-        runner = build_runner(cfg)
-        check_datasets(runner, 'test')
-        model = runner.model.module if runner.distributed else runner.model
-        model = getattr(model, 'module', model)
-        check_state_dict(state_dict, model.state_dict(), checkpoint, 'the model of the config')
-        model.load_state_dict(state_dict)
-    return runner
-
-
-def use_student(cfg: Config) -> None:
-    """Turn a distillation's config into its student's; leave any other as it is."""
-    if 'architecture' in cfg.model:
-        cfg.model = resolve_model_cfg(cfg.model.architecture, 'architecture')
 
 
 def _use_tta(cfg: Config) -> None:
     if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
         raise UsageError('--tta needs tta_model and tta_pipeline in the config')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
     if 'batch_shapes_cfg' in dataset:
         # It fixes the size of the image, which the augmentation changes.
         dataset.batch_shapes_cfg = None

@@ -8,15 +8,14 @@ from typing import Any, Optional
 
 from mmengine.config import Config, ConfigDict
 
-from rtm_kd.apis.test import use_student
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
+from rtm_kd.models.distillation import Distillation, ends, use_student
 from rtm_kd.utils import UsageError
+from rtm_kd.utils.checkpoint import STUDENT_PREFIX
+from rtm_kd.utils.config import bare_type, innermost_dataset
 
 ARMS = ('plain', 'distilled')
-# Hooks that end a distillation, ours and MMRazor's.
-_DETACHING = ('DistillationLossDetachHook', 'StopDistillHook')
-_STUDENT_PREFIX = 'architecture.'
 _CONTENT = 'content of the '
 _NO_TEACHER = {
     None: 'there is no teacher_ckpt',
@@ -46,7 +45,9 @@ def paired_configs(cfg: Config) -> dict[str, Config]:
     distilled.custom_hooks = [*(distilled.get('custom_hooks') or [])]
     hooks = distilled.setdefault('default_hooks', ConfigDict())
     # What is compared is the last epoch's checkpoint, however the config selects others.
-    checkpoint = hooks.get('checkpoint') or dict(type='CheckpointHook', interval=_epochs(cfg))
+    checkpoint = hooks.get('checkpoint') or dict(
+        type='CheckpointHook', interval=cfg.train_cfg.max_epochs
+    )
     hooks.checkpoint = dict(checkpoint, save_last=True)
 
     plain = copy.deepcopy(distilled)
@@ -54,7 +55,7 @@ def paired_configs(cfg: Config) -> dict[str, Config]:
     use_student(plain)
     if preprocessor is not None:
         plain.model.data_preprocessor = preprocessor
-    plain.custom_hooks = [hook for hook in plain.custom_hooks if not _is(hook, *_DETACHING)]
+    plain.custom_hooks = [hook for hook in plain.custom_hooks if not ends(hook)]
     _rename_parameters(plain)
     for arm in (plain, distilled):
         arm.custom_hooks += [
@@ -89,14 +90,6 @@ def teacher_config(arms: dict[str, Config]) -> tuple[Optional[Config], str]:
     return teacher, ''
 
 
-def detach_epoch(cfg: Config) -> Optional[int]:
-    """Return how many epochs are distilled; None if none of the hooks ends it."""
-    for hook in cfg.custom_hooks:
-        if _is(hook, *_DETACHING):
-            return hook.get('detach_epoch', hook.get('stop_epoch'))
-    return None
-
-
 def fingerprint(arms: dict[str, Config], amp: bool) -> dict[str, str]:
     """Return all that the runs depend on: dotted name -> value, of files their digest.
 
@@ -110,9 +103,7 @@ def fingerprint(arms: dict[str, Config], amp: bool) -> dict[str, str]:
         'load_from': distilled.get('load_from'),
     }
     for split in ('train', 'val'):
-        dataset = distilled[f'{split}_dataloader'].dataset
-        while 'dataset' in dataset:
-            dataset = dataset['dataset']
+        dataset = innermost_dataset(distilled[f'{split}_dataloader'].dataset)
         files[f'{split} annotations'] = os.path.join(
             dataset.get('data_root') or '', dataset.get('ann_file') or ''
         )
@@ -138,7 +129,8 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
 def _check(cfg: Config) -> None:
     name = cfg.filename
     model = cfg.model
-    if 'architecture' not in model or 'teacher' not in model:
+    distillation = Distillation.of(cfg)
+    if distillation is None or distillation.teacher is None:
         raise UsageError(
             f'{name} does not distil: its model, a {model.get("type")}, has no architecture and '
             'teacher; give a distillation config, such as '
@@ -151,20 +143,11 @@ def _check(cfg: Config) -> None:
         if not cfg.get(f'{split}_dataloader'):
             raise UsageError(f'{name} has no {split}_dataloader, and nothing to compare by')
     for hook in cfg.get('custom_hooks') or []:
-        if _is(hook, 'EarlyStoppingHook'):
+        if bare_type(hook) == 'EarlyStoppingHook':
             raise UsageError(
                 f'{name} has an EarlyStoppingHook, with which the two sides would train for '
                 'different lengths; take it out of custom_hooks'
             )
-
-
-def _epochs(cfg: Config) -> int:
-    return cfg.train_cfg.max_epochs
-
-
-def _is(hook: dict, *names: str) -> bool:
-    kind = hook.get('type')
-    return (kind if isinstance(kind, str) else kind.__name__).split('.')[-1] in names
 
 
 def _rename_parameters(cfg: Config) -> None:
@@ -172,7 +155,7 @@ def _rename_parameters(cfg: Config) -> None:
     keys = (cfg.optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys')
     if keys:
         cfg.optim_wrapper.paramwise_cfg.custom_keys = {
-            key.removeprefix(_STUDENT_PREFIX): value for key, value in keys.items()
+            key.removeprefix(STUDENT_PREFIX): value for key, value in keys.items()
         }
 
 

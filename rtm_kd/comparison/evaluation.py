@@ -12,9 +12,11 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rtm_kd.apis.test import build_test_runner
+from rtm_kd.engine.runs import build_test_runner
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.checkpoint import from_mmdet_names, read_checkpoint, student_state_dict
+from rtm_kd.utils.config import bare_type
+from rtm_kd.utils.internals import ground_truth_of
 
 #: Names of the figures, in the order in which they are shown.
 METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -59,7 +61,7 @@ def evaluate(cfg: Config, checkpoint: str, split: str, work_dir: str) -> dict[st
     runner.test()
     found = {
         kind: average_precisions(
-            metric._coco_api,
+            ground_truth_of(metric),
             f'{metric.outfile_prefix}.{kind}.json',
             kind,
             metric.cat_ids,
@@ -137,7 +139,7 @@ def _mean(precision: np.ndarray) -> Optional[float]:
 def _writing(evaluators: Any, prefix: str) -> list[dict]:
     """Return a config's evaluators, the one for COCO's metrics with a file to write to."""
     evaluators = copy.deepcopy(evaluators if isinstance(evaluators, list) else [evaluators])
-    coco = [e for e in evaluators if str(e.get('type')).split('.')[-1] == 'CocoMetric']
+    coco = [e for e in evaluators if bare_type(e) == 'CocoMetric']
     if not coco:
         names = [e.get('type') for e in evaluators]
         raise UsageError(f'compare needs a CocoMetric to evaluate with, and the config has {names}')

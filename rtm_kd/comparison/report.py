@@ -5,8 +5,8 @@ from typing import Any, Optional
 from markupsafe import Markup
 from terminaltables import GithubFlavoredMarkdownTable
 
-from rtm_kd.visualization.page import render_page
-from rtm_kd.visualization.plots import COLOURS, curve, drawing, finish, mark_detach, to_svg
+from rtm_kd.reports.page import render_page
+from rtm_kd.reports.plots import COLOURS, curve, drawing, finish, mark_detach, to_svg
 
 from .arms import ARMS
 from .progress import clock

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 import rtm_kd  # noqa: F401, the fixes come before everything else
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 from rtm_kd.utils import UsageError, load_config, report_usage_errors
 from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint, student_state_dict
 from rtm_kd.utils.environment import machine, versions
-from rtm_kd.utils.files import written_whole
+from rtm_kd.utils.files import atomic_write
 
 from .evaluation import evaluate
 
@@ -95,7 +95,7 @@ def _bytes_of_weights(state_dict: dict[str, torch.Tensor]) -> int:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file that is there whole or not at all."""
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
 
 

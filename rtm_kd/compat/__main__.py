@@ -10,11 +10,10 @@ Example: python -m rtm_kd.compat enable
 """
 
 import argparse
+import os
+import sys
 import sysconfig
 from pathlib import Path
-
-from rtm_kd.utils import UsageError, report_usage_errors
-from rtm_kd.utils.files import written_whole
 
 from . import mmcv_ext, mmcv_version, package_configs
 
@@ -48,13 +47,15 @@ def enable() -> str:
     """Write the line, and return a sentence that says so.
 
     Raises:
-        ValueError: If the site-packages can't be written.
+        OSError: If the site-packages can't be written.
     """
+    # Python reads every .pth file whole at its start, and must not meet half a line.
+    part = pth_file().with_suffix('.part')
     try:
-        with written_whole(pth_file()) as part:
-            part.write_text(pth_line(), encoding='ascii')
-    except OSError as error:
-        raise _not_writable(error) from error
+        part.write_text(pth_line(), encoding='ascii')
+        os.replace(part, pth_file())
+    finally:
+        part.unlink(missing_ok=True)
     return f'enabled: every Python process of this environment reads {pth_file()}'
 
 
@@ -62,14 +63,9 @@ def disable() -> str:
     """Remove the line if there is one, and return a sentence that says so.
 
     Raises:
-        ValueError: If the site-packages can't be written.
+        OSError: If the site-packages can't be written.
     """
-    try:
-        pth_file().unlink()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise _not_writable(error) from error
+    pth_file().unlink(missing_ok=True)
     return 'disabled'
 
 
@@ -82,13 +78,6 @@ def status() -> str:
     return f'enabled: every Python process of this environment reads {pth_file()}'
 
 
-def _not_writable(error: OSError) -> UsageError:
-    return UsageError(
-        f'cannot change {pth_file()} ({error.strerror}); use an environment of your own, '
-        'for example one that "python -m venv" makes'
-    )
-
-
 def main() -> None:
     actions = {function.__name__: function for function in (enable, disable, status)}
     parser = argparse.ArgumentParser(
@@ -98,8 +87,15 @@ def main() -> None:
     )
     parser.add_argument('action', choices=actions)
     args = parser.parse_args()
-    with report_usage_errors():
+    try:
         print(actions[args.action]())
+    except OSError as error:
+        print(
+            f'error: cannot change {pth_file()} ({error.strerror}); use an environment of your '
+            'own, for example one that "python -m venv" makes',
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 if __name__ == '__main__':

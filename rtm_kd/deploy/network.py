@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rtm_kd.models.algorithms.teacher_precision import fold_batch_norms
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.internals import normalises, swaps_channels
 
 # What of `test_cfg.nms` is understood; `split_thr` changes the speed of mmcv's, not its result.
 _NMS_KEYS = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
@@ -83,8 +84,8 @@ class DetectionNetwork(nn.Module):
         fold_batch_norms(model, kept=set())
         self.dtype = torch.float16 if half else torch.float32
         preprocessor = model.data_preprocessor
-        self.takes_rgb = preprocessor._channel_conversion
-        self.normalises = preprocessor._enable_normalize
+        self.takes_rgb = swaps_channels(preprocessor)
+        self.normalises = normalises(preprocessor)
         if self.normalises:
             self.register_buffer('mean', preprocessor.mean.float())
             self.register_buffer('std', preprocessor.std.float())

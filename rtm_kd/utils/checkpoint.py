@@ -15,7 +15,7 @@ from torch import nn
 from rtm_kd.compat.checkpoint_load import check_hash
 
 from .errors import UsageError
-from .files import written_whole
+from .files import atomic_write
 
 STUDENT_PREFIX = 'architecture.'
 # A file that OpenMMLab published: <date>_<time>-<hash>.pth
@@ -288,6 +288,6 @@ def save_detector(content: dict[str, Any], target: Path) -> None:
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     file = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=student_state_dict(content['state_dict'])), file)
-    with written_whole(target) as part:
+    with atomic_write(target) as part:
         # Not by torch, whose error says neither of a full disk nor which file.
         part.write_bytes(file.getbuffer())

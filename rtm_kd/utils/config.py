@@ -24,6 +24,34 @@ _EXTRA_KEYS = {
 }
 
 
+def get_value(cfg: Any, name: str, default: Any = None) -> Any:
+    """Return a config's value by its dotted name, else a default.
+
+    Args:
+        cfg (Config | dict): A config or a part of one.
+        name (str): Such as ``'optim_wrapper.optimizer.lr'``.
+        default: What to return where there is none.
+    """
+    for key in name.split('.'):
+        if not isinstance(cfg, (dict, Config)) or key not in cfg:
+            return default
+        cfg = cfg[key]
+    return cfg
+
+
+def bare_type(cfg: Any) -> str:
+    """Return the type that a part of a config names, without its scope; ``''`` if there is none."""
+    kind = cfg.get('type') if isinstance(cfg, dict) else None
+    return str(getattr(kind, '__name__', kind or '')).split('.')[-1]
+
+
+def innermost_dataset(dataset: Any) -> Any:
+    """Return the dataset that wrappers such as RepeatDataset are around, built or a config's."""
+    is_cfg = isinstance(dataset, dict)
+    inner = dataset.get('dataset') if is_cfg else getattr(dataset, 'dataset', None)
+    return dataset if inner is None else innermost_dataset(inner)
+
+
 def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Config:
     """Read a config file with ``--cfg-options`` that reach what is computed from them.
 

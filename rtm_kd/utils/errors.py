@@ -119,7 +119,7 @@ def report_usage_errors(after_ctrl_c: str = '') -> Iterator[None]:
 
 
 @contextmanager
-def name_what_can_not_be_built() -> Iterator[None]:
+def explain_build_errors() -> Iterator[None]:
     """Say which part of a config it was, when one that MMEngine's registries build fails.
 
     Raises:

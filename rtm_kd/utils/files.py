@@ -13,7 +13,7 @@ LOCK = 'lock'
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path to write to, and put what was written in the place of a file.
 
     A kill leaves the old file or the new one; an error or Ctrl-C leaves nothing else, either.

@@ -11,7 +11,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
 
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 from rtm_kd.compat import checkpoint_save
 
 

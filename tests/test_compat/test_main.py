@@ -1,3 +1,4 @@
+import re
 import shutil
 import sys
 import sysconfig
@@ -9,7 +10,6 @@ from mmcv import _ext
 
 from rtm_kd.compat import __main__ as opt_in
 from rtm_kd.compat import mmcv_ext, mmcv_version, package_configs
-from rtm_kd.utils import UsageError
 
 supplied = pytest.mark.skipif(
     _ext.__spec__.origin != mmcv_ext.__file__, reason='this mmcv has compiled operators'
@@ -125,10 +125,17 @@ def test_the_file_lies_where_python_looks_for_it():
     assert opt_in.pth_file().parent == Path(sysconfig.get_paths()['purelib'])
 
 
-@pytest.mark.parametrize('action', [opt_in.enable, opt_in.disable])
-def test_site_packages_that_cannot_be_written(monkeypatch, tmp_path, action):
+@pytest.mark.parametrize('action', ['enable', 'disable'])
+def test_site_packages_that_cannot_be_written(monkeypatch, tmp_path, capsys, action):
     (tmp_path / 'file').touch()
     monkeypatch.setattr(opt_in, 'pth_file', lambda: tmp_path / 'file' / 'rtm_kd_compat.pth')
 
-    with pytest.raises(UsageError, match=r'cannot change .*rtm_kd_compat\.pth.*of your own'):
-        action()
+    monkeypatch.setattr('sys.argv', ['rtm_kd.compat', action])
+
+    with pytest.raises(SystemExit) as exited:
+        opt_in.main()
+
+    assert exited.value.code == 2
+    assert re.match(
+        r'error: cannot change .*rtm_kd_compat\.pth.*of your own', capsys.readouterr().err
+    )

@@ -13,13 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rtm_kd.datasets import prepare_data
-from rtm_kd.datasets.converters import (
-    CocoWriter,
-    convert_dataset,
-    image_size,
-    open_annotations,
-)
+from rtm_kd.datasets.converters import CocoWriter, convert_dataset, open_annotations
+from rtm_kd.datasets.prepare import prepare_data
+from rtm_kd.utils import image_size
 
 
 def read(path):

@@ -7,7 +7,8 @@ import time
 import cv2
 import pytest
 
-from rtm_kd.datasets import DrawnDataset, draw_dataset, drawn_dataset
+from rtm_kd.datasets import drawn_dataset
+from rtm_kd.datasets.drawn_dataset import DrawnDataset, draw_dataset
 from rtm_kd.registry import DATASETS
 
 SMALL = dict(num_train=12, num_val=6)

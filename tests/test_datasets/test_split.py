@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from rtm_kd.datasets import split_coco
+from rtm_kd.datasets.split import split_coco
 
 
 def make(tmp_path, names_and_classes):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import in_processes
 
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 
 
 def begin(rank, config, options, distilled, machines):

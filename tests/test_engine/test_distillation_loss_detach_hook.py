@@ -7,7 +7,7 @@ import pytest
 from mmengine.registry import HOOKS
 from mmrazor.registry import HOOKS as MMRAZOR_HOOKS
 
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 from rtm_kd.engine import DistillationLossDetachHook
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.utils import load_config

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 from rtm_kd.engine import FeatureVisualizationHook
 
 HOOK = dict(type='rtm_kd.FeatureVisualizationHook', num_images=2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 from rtm_kd.engine import FiniteLossHook
 from rtm_kd.models.algorithms import FpnTeacherDistill
 

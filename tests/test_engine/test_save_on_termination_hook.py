@@ -4,10 +4,10 @@ import signal
 import pytest
 import torch
 
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 from rtm_kd.compat.checkpoint_load import load
 from rtm_kd.engine import SaveOnTerminationHook
-from rtm_kd.engine.hooks.save_on_termination_hook import _Rest
+from rtm_kd.engine.hooks.save_on_termination_hook import SkipFirstSamples
 from rtm_kd.utils.checkpoint import newest_checkpoint
 
 ITERATIONS = 3  # of an epoch
@@ -113,7 +113,7 @@ def test_a_run_goes_on_with_another_batch_size(
 
 def test_only_what_was_left_of_the_epoch_is_read():
     whole = range(10)
-    rest = _Rest(whole, 4)
+    rest = SkipFirstSamples(whole, 4)
     assert list(rest) == [4, 5, 6, 7, 8, 9]
     # Schedulers and loops count the iterations of an epoch by it.
     assert len(rest) == 10

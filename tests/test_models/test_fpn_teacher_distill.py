@@ -5,12 +5,12 @@ import weakref
 import mmrazor.models  # noqa: F401, registers the classes compared with
 import pytest
 import torch
+from benchmarks import mmrazor_cfg
 from mmdet.registry import MODELS as DET_MODELS
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 
-from rtm_kd.benchmarks import mmrazor_cfg
 from rtm_kd.models.algorithms import teacher_precision
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.registry import MODELS

@@ -1,11 +1,10 @@
 import json
 
+import benchmarks
 import helpers
 import pytest
+from benchmarks import steps
 from helpers import ROOT, as_arguments, run_tool
-
-from rtm_kd import benchmarks
-from rtm_kd.benchmarks import steps
 
 KD_CONFIG = str(ROOT / 'configs/kd_tiny_rtmdet_s_neck_300e_coco.py')
 

@@ -190,7 +190,7 @@ def test_the_hours_of_a_run_without_our_detach_hook(kd_config, options, tmp_path
 def test_training_starts_where_python_has_no_resource_module():
     code = (
         'import sys; sys.modules["resource"] = None\n'
-        'from rtm_kd.apis import train\n'
+        'from rtm_kd.apis.train import train\n'
         'from pathlib import Path; Path.read_text = lambda *_, **__: ""\n'
         'from rtm_kd.engine.hooks.run_record_hook import peak_memory\n'
         'print("peak", peak_memory())'

@@ -19,10 +19,10 @@ from mmdet.datasets.api_wrappers import COCO
 from mmengine.config import Config
 from scipy.stats import ttest_rel
 
-from rtm_kd.apis import compare as compare_module
-from rtm_kd.apis import train
-from rtm_kd.apis.compare import compare
+from rtm_kd.apis.train import train
+from rtm_kd.comparison import compare as compare_module
 from rtm_kd.comparison.arms import ARMS, paired_configs, teacher_config
+from rtm_kd.comparison.compare import compare
 from rtm_kd.comparison.evaluation import average_precisions, evaluate
 from rtm_kd.comparison.records import RunRecords, read_run
 from rtm_kd.comparison.report import html_page, terminal_table

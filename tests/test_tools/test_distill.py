@@ -15,9 +15,10 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
-from rtm_kd.apis import distill, train
-from rtm_kd.apis.checks import check_data_files
-from rtm_kd.apis.write_configs import choose_schedule, render
+from rtm_kd.apis.distill import distill
+from rtm_kd.apis.train import train
+from rtm_kd.checks.config import check_data_files
+from rtm_kd.datasets.write_configs import choose_schedule, render
 from rtm_kd.utils import load_config
 from rtm_kd.utils.checkpoint import read_checkpoint
 

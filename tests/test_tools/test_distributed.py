@@ -13,7 +13,7 @@ from helpers import ROOT, as_arguments, in_processes
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from rtm_kd.apis import train
+from rtm_kd.apis.train import train
 from rtm_kd.compat.checkpoint_load import load
 from rtm_kd.engine import SaveOnTerminationHook
 

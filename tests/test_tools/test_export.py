@@ -18,8 +18,7 @@ from mmdet.apis import inference_detector, init_detector
 from mmdet.models.utils import filter_scores_and_topk
 from PIL import Image, ImageDraw
 
-from rtm_kd.apis import export
-from rtm_kd.apis.export import load_student
+from rtm_kd.apis.export import export, load_student
 from rtm_kd.deploy import DetectionNetwork, Selection, onnx_graph, torchscript
 from rtm_kd.models.algorithms.detector import build_detector
 from rtm_kd.utils import load_config

@@ -10,9 +10,10 @@ import yaml
 from helpers import ROOT, make_options
 from mmengine.config import Config
 
-from rtm_kd.apis import distill, train
+from rtm_kd.apis.distill import distill
+from rtm_kd.apis.train import train
 from rtm_kd.comparison.arms import paired_configs
-from rtm_kd.inspection.work_dir import WorkDir
+from rtm_kd.reports.work_dir import WorkDir
 from rtm_kd.utils import load_config
 
 FIRST, SECOND = '{{$X:.*}}', "}}'+str(__import__('os').system('touch OWNED')),)#"

@@ -10,7 +10,7 @@ import torch
 from helpers import tool
 from mmengine.config import Config
 
-from rtm_kd.apis import report
+from rtm_kd.apis.report import report
 from rtm_kd.models.algorithms.detector import build_detector, resolve_model_cfg
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.checkpoint import read_checkpoint, student_state_dict

@@ -11,8 +11,8 @@ from helpers import ROOT, as_arguments, make_options, tool
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from rtm_kd.apis import test as run_test
-from rtm_kd.apis import train
+from rtm_kd.apis.test import test as run_test
+from rtm_kd.apis.train import train
 from rtm_kd.compat.checkpoint_load import load
 from rtm_kd.utils import errors, report_usage_errors
 from rtm_kd.utils.checkpoint import convert_to_student

@@ -9,7 +9,7 @@ import pytest
 from helpers import KD_CONFIG, as_arguments, run_tool
 
 from rtm_kd.utils import report_usage_errors
-from rtm_kd.utils.files import written_whole
+from rtm_kd.utils.files import atomic_write
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_full_disk_keeps_the_old_file_and_is_named(tmp_path, monkeypatch, refu
     monkeypatch.setattr(Path, 'write_text', full)
 
     def program():
-        with report_usage_errors(), written_whole(path) as part:
+        with report_usage_errors(), atomic_write(path) as part:
             part.write_text('new')
 
     assert refused(program) == f'error: {path}: No space left on device'

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import rtm_kd  # noqa: F401, the fixes come before everything else
-from rtm_kd.apis import report
-from rtm_kd.inspection.work_dir import WorkDir
+from rtm_kd.apis.report import report
+from rtm_kd.reports.work_dir import WorkDir
 from rtm_kd.utils import report_usage_errors
 from rtm_kd.utils.checkpoint import checkpoints_newest_first
 from rtm_kd.utils.environment import machine, versions

@@ -7,7 +7,7 @@ Example: python tools/analysis_tools/report.py work_dirs/kd_tiny_rtmdet_s_bccd \
 import argparse
 
 import rtm_kd  # noqa: F401, the fixes come before everything else
-from rtm_kd.apis import report
+from rtm_kd.apis.report import report
 from rtm_kd.utils import report_usage_errors
 
 

@@ -5,7 +5,6 @@ from .coco import CocoAnnotations
 from .coco_writer import CocoWriter, write_coco
 from .convert import convert_dataset
 from .detect import open_annotations
-from .image_size import image_size
 from .voc import VocAnnotations
 from .yolo import YoloAnnotations
 
@@ -17,7 +16,6 @@ __all__ = [
     'VocAnnotations',
     'YoloAnnotations',
     'convert_dataset',
-    'image_size',
     'open_annotations',
     'write_coco',
 ]

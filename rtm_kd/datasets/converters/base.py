@@ -9,9 +9,9 @@ from typing import Any, Optional, Union
 from mmengine.utils import track_iter_progress
 
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.image_size import EXTENSIONS
 
 from .coco_writer import describe, describe_dropped
-from .image_size import EXTENSIONS
 
 ALL = 'all'
 _ALIASES = {'training': 'train', 'valid': 'val', 'validation': 'val'}

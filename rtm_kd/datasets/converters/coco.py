@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from rtm_kd.compat.coco_ground_truth import complete_annotations
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.image_size import image_size
 
 from .base import ALL, Annotations, Converted, path_ends, split_name, with_progress
 from .coco_writer import (
@@ -16,7 +17,6 @@ from .coco_writer import (
     UNREADABLE,
     check_class_names,
 )
-from .image_size import image_size
 from .other_formats import name_other_format
 
 # What is read here; everything else is left to the dataset.

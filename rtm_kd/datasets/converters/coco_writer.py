@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rtm_kd.utils.errors import UsageError
-from rtm_kd.utils.files import written_whole
+from rtm_kd.utils.files import atomic_write
 
 # Examples of each fault that a summary names.
 _NAMED = 3
@@ -165,6 +165,6 @@ def first_few(places: Sequence[str]) -> str:
 def write_coco(content: dict[str, Any], path: Path) -> None:
     """Write COCO annotations; whoever is killed leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         # As ASCII: pycocotools reads in whatever encoding the machine is set to.
         part.write_text(json.dumps(content), encoding='ascii')

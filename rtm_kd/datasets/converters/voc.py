@@ -8,6 +8,7 @@ from typing import Optional
 from xml.etree import ElementTree
 
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.image_size import EXTENSIONS, image_size
 
 from .base import (
     ALL,
@@ -29,7 +30,6 @@ from .coco_writer import (
     check_class_names,
     first_few,
 )
-from .image_size import EXTENSIONS, image_size
 
 _ANNOTATIONS = ('annotations', 'annotation', 'xmls', 'xml', 'labels')
 _DECLARED = re.compile(rb'^\s*<\?xml[^>]*?encoding\s*=\s*["\']([\w.:-]+)["\'][^>]*\?>')

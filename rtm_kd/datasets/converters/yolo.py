@@ -7,6 +7,7 @@ from typing import Any, Optional
 import yaml
 
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.image_size import EXTENSIONS, image_size
 
 from .base import (
     ALL,
@@ -28,7 +29,6 @@ from .coco_writer import (
     check_class_names,
     first_few,
 )
-from .image_size import EXTENSIONS, image_size
 
 #: Files with a class name a line, as the tools that write YOLO's labels call them.
 NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')

@@ -1,13 +1,12 @@
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmrazor.registry import HOOKS as MMRAZOR_HOOKS
-from torch import nn
 
 from rtm_kd.registry import HOOKS
-from rtm_kd.utils.checkpoint import read_checkpoint
+from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.internals import checkpoint_to_load, forget_scalar, is_resuming, unwrap_model
 
 
 @HOOKS.register_module()
@@ -40,10 +39,10 @@ class DistillationLossDetachHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         # The teacher's checkpoint is read right after this, and before the one to resume.
-        model = _unwrapped(runner.model)
-        if not runner._resume or not hasattr(model, 'distillation_stopped'):
+        model = unwrap_model(runner.model)
+        if not is_resuming(runner) or not hasattr(model, 'distillation_stopped'):
             return
-        checkpoint = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        checkpoint = checkpoint_to_load(runner) or newest_checkpoint(runner.work_dir)
         if checkpoint is not None:
             meta = read_checkpoint(checkpoint).get('meta', {})
             if meta.get('epoch', 0) >= self.detach_epoch:
@@ -51,7 +50,7 @@ class DistillationLossDetachHook(Hook):
                 model.distillation_stopped = True
 
     def before_train(self, runner: Runner) -> None:
-        model = _unwrapped(runner.model)
+        model = unwrap_model(runner.model)
         if not hasattr(model, 'distillation_stopped'):
             raise UsageError(
                 f'a {type(model).__name__} does not distil, so DistillationLossDetachHook has '
@@ -72,25 +71,16 @@ class DistillationLossDetachHook(Hook):
         if runner.epoch < self.detach_epoch or self._ended:
             return
         self._ended = True
-        model = _unwrapped(runner.model)
+        model = unwrap_model(runner.model)
         model.distillation_stopped = True
         if is_model_wrapper(runner.model):
             # DDP waits for a gradient of every parameter that it was made with.
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
-        _forget_distillation_losses(runner.message_hub)
+        # The log prints the last values of whatever the hub knows.
+        hub = runner.message_hub
+        for name in [name for name in hub.log_scalars if '/distill.' in name]:
+            forget_scalar(hub, name)
         runner.logger.info(f'Epoch {runner.epoch + 1}: distillation has ended, teacher detached')
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
-
-
-def _forget_distillation_losses(message_hub: MessageHub) -> None:
-    # The log prints the last values of whatever the hub knows, and a resumed run warns of
-    # what it once knew.
-    for name in [name for name in message_hub.log_scalars if '/distill.' in name]:
-        message_hub.log_scalars.pop(name)
-        message_hub._resumed_keys.pop(name, None)
 
 
 # The spelling of the published recipe, unless MMRazor has such a hook by then.

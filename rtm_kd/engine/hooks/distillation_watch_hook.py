@@ -4,11 +4,11 @@ from typing import Any, Optional
 import torch
 from mmcv.cnn import ConvModule
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from rtm_kd.registry import HOOKS
+from rtm_kd.utils.internals import unwrap_model
 
 # Runs that distilling had not harmed had 2.5 at most, those that it had 4.3 and 7.3.
 _TOO_FAR = 3.0
@@ -39,7 +39,7 @@ class DistillationWatchHook(Hook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         self._remove()
-        model = _unwrapped(runner)
+        model = unwrap_model(runner.model)
         # MMRazor's algorithms, which run here too, have other distillers.
         sources = getattr(getattr(model, 'distiller', None), 'student_sources', {})
         for name, source in sources.items():
@@ -84,10 +84,6 @@ class DistillationWatchHook(Hook):
             values.append((deviation / (norm.running_var + norm.eps)).mean().item())
 
         return watch
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _norm_after(model: nn.Module, source: str) -> Optional[nn.Module]:

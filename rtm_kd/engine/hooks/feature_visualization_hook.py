@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Optional
 
 import cv2
@@ -8,19 +6,20 @@ import numpy as np
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from rtm_kd.registry import HOOKS
-from rtm_kd.utils.errors import UsageError
-from rtm_kd.utils.randomness import preserved_randomness
-from rtm_kd.visualization.attention import (
+from rtm_kd.reports.attention import (
     attention_maps,
     compared_recorders,
     draw_attention,
     without_padding,
 )
+from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.internals import unwrap_model
+from rtm_kd.utils.modes import evaluating
+from rtm_kd.utils.randomness import preserved_randomness
 
 # In pixels: the longer side of a photograph in a picture, a line of text, a gap.
 _SIZE, _LINE, _GAP = 256, 20, 4
@@ -33,7 +32,7 @@ class FeatureVisualizationHook(Hook):
 
     Before training and after every so many epochs, each of the first validation images becomes
     one picture: a row for each level that is distilled, with the photograph, the teacher's
-    attention and the student's, see :func:`~rtm_kd.visualization.attention.draw_attention`. From
+    attention and the student's, see :func:`~rtm_kd.reports.attention.draw_attention`. From
     the detach on the teacher's is left out. The pictures are named ``attention_<number of the
     image>``, and their step is that of the training losses.
 
@@ -68,7 +67,7 @@ class FeatureVisualizationHook(Hook):
         self._samples: list[dict] = []
 
     def before_train(self, runner: Runner) -> None:
-        model = _unwrapped(runner)
+        model = unwrap_model(runner.model)
         if not hasattr(model, 'distiller'):
             raise UsageError(
                 f'a {type(model).__name__} does not distil, so FeatureVisualizationHook has no '
@@ -101,28 +100,12 @@ class FeatureVisualizationHook(Hook):
 
     @master_only
     def _draw(self, runner: Runner, done: int = 0) -> None:
-        model = _unwrapped(runner)
-        with _evaluating(model):
+        model = unwrap_model(runner.model)
+        with evaluating(model):
             for number, sample in enumerate(self._samples):
                 # No slash in the name: LocalVisBackend makes a file name of it.
                 name, step = f'attention_{number}', runner.iter + done
                 runner.visualizer.add_image(name, _picture(model, sample), step=step)
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and afterwards each of its modules into the mode it had."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _picture(model: nn.Module, sample: dict) -> np.ndarray:

@@ -4,7 +4,6 @@ from typing import Any, Optional
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -13,6 +12,7 @@ from rtm_kd.models.distillers import ConfigurableDistiller
 from rtm_kd.registry import HOOKS
 from rtm_kd.utils.checkpoint import newest_checkpoint
 from rtm_kd.utils.errors import RunError, UsageError
+from rtm_kd.utils.internals import checkpoint_to_load, has_fixed_loss_scale, unwrap_model
 
 # Losses in a row that a fixed scale of mixed precision may skip: as many as halve the usual
 # dynamic one, 65536, to below 1.
@@ -45,11 +45,11 @@ class FiniteLossHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         # The file may hold nothing but the weights.
         weights = checkpoint.get('state_dict', checkpoint)
-        broken = _not_finite(_unwrapped(runner.model), weights)
+        broken = _not_finite(unwrap_model(runner.model), weights)
         if broken:
             raise UsageError(
-                f'the checkpoint {runner._load_from} is of a run that went wrong: {broken}; take '
-                'an earlier one, --resume FILE'
+                f'the checkpoint {checkpoint_to_load(runner)} is of a run that went wrong: '
+                f'{broken}; take an earlier one, --resume FILE'
             )
 
     def after_train_iter(
@@ -72,15 +72,15 @@ class FiniteLossHook(Hook):
             return
         self._skipped += 1
         if scale is not None:
-            fixed = getattr(runner.optim_wrapper, '_scale_update_param', None) is not None
+            fixed = has_fixed_loss_scale(runner.optim_wrapper)
             given_up = self._skipped >= _SKIPPED_AT_MOST if fixed else scale < 1
             if not given_up:
                 return
-        raise self._error(runner, batch_idx, _fault(_unwrapped(runner.model), outputs))
+        raise self._error(runner, batch_idx, _fault(unwrap_model(runner.model), outputs))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         # The loss may be finite and its gradient not, so that only the next loss would show it.
-        broken = _not_finite(_unwrapped(runner.model), checkpoint['state_dict'])
+        broken = _not_finite(unwrap_model(runner.model), checkpoint['state_dict'])
         if broken:
             raise self._error(runner, None, f'{broken}, while the losses were finite')
 
@@ -105,10 +105,6 @@ class FiniteLossHook(Hook):
         if _loss_scale(runner.optim_wrapper) is not None:
             remedy += ', or without mixed precision'
         return RunError(f'{when}: {fault}; stopped, and nothing of it was saved; {remedy}')
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _loss_scale(optim_wrapper: OptimWrapper) -> Optional[float]:

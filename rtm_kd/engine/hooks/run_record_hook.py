@@ -7,12 +7,12 @@ from typing import Any, Optional
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from rtm_kd.registry import HOOKS
-from rtm_kd.utils.files import written_whole
+from rtm_kd.utils.files import atomic_write
+from rtm_kd.utils.internals import unwrap_model
 
 #: A line for each beginning, epoch and evaluation of the run, in its work dir.
 RECORDS = 'records.jsonl'
@@ -105,13 +105,13 @@ class RunRecordHook(Hook):
     def _write_position(self, runner: Runner, done: int) -> None:
         self._written = time.time()
         position = dict(self._begin, iter=done, now=self._written)
-        with written_whole(Path(runner.work_dir, POSITION)) as part:
+        with atomic_write(Path(runner.work_dir, POSITION)) as part:
             part.write_text(json.dumps(position), encoding='utf-8')
 
 
 def digest_of_student(model: nn.Module) -> str:
     """Return a digest of all weights and buffers of a model, of a distillation's student."""
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap_model(model)
     student = getattr(model, 'architecture', model)
     digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(student.state_dict().items()):

@@ -16,6 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import Sampler
 
 from rtm_kd.registry import HOOKS
+from rtm_kd.utils.internals import built_loops, is_resuming
 
 #: What a process that SIGTERM has ended reports: 128 and the number of the signal.
 EXIT_CODE = 128 + signal.SIGTERM
@@ -49,7 +50,7 @@ class SaveOnTerminationHook(Hook):
         self._validation_due = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if runner._resume:
+        if is_resuming(runner):
             meta = checkpoint.get('meta', {})
             self._resumed_samples = meta.get('samples_of_epoch', 0)
             self._validation_due = meta.get('validation_due', False)
@@ -62,10 +63,9 @@ class SaveOnTerminationHook(Hook):
         # when Python would ask them to go in the same way and wait for it.
         atexit.unregister(_end_workers)
         atexit.register(_end_workers)
-        for loop in (runner._train_loop, runner._val_loop):
-            if hasattr(loop, 'dataloader'):
-                loader = loop.dataloader
-                loader.worker_init_fn = functools.partial(_deaf_worker, loader.worker_init_fn)
+        for loop in built_loops(runner):
+            loader = loop.dataloader
+            loader.worker_init_fn = functools.partial(_ignore_sigterm, loader.worker_init_fn)
         if self._validation_due and runner.val_loop is not None:
             self._validation_due = False
             runner.val_loop.run()
@@ -80,7 +80,7 @@ class SaveOnTerminationHook(Hook):
         if self._done > 0:
             batches = loader.batch_sampler
             self._whole = batches.sampler
-            batches.sampler = _Rest(self._whole, self._done * loader.batch_size)
+            batches.sampler = SkipFirstSamples(self._whole, self._done * loader.batch_size)
             runner.logger.info(
                 f'Epoch {runner.epoch + 1}: its first {self._done} iterations were done'
             )
@@ -151,7 +151,7 @@ class SaveOnTerminationHook(Hook):
         sys.exit(EXIT_CODE)
 
 
-class _Rest(Sampler):
+class SkipFirstSamples(Sampler):
     """A sampler without its first samples, of the same length for those who count by it."""
 
     def __init__(self, sampler: Sampler, start: int) -> None:
@@ -165,7 +165,7 @@ class _Rest(Sampler):
         return itertools.islice(self.sampler, self.start, None)
 
 
-def _deaf_worker(init: Optional[Callable], worker_id: int) -> None:
+def _ignore_sigterm(init: Optional[Callable], worker_id: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if init is not None:
         init(worker_id)

@@ -6,6 +6,8 @@ import torch
 from mmengine.model import ImgDataPreprocessor
 from torch import nn
 
+from rtm_kd.utils.internals import normalises, swaps_channels
+
 
 def pixel_conversion(
     source: nn.Module, target: nn.Module
@@ -25,7 +27,7 @@ def pixel_conversion(
     """
     if not all(isinstance(part, ImgDataPreprocessor) for part in (source, target)):
         return None
-    flip = source._channel_conversion != target._channel_conversion
+    flip = swaps_channels(source) != swaps_channels(target)
     (mean, std), (target_mean, target_std) = _mean_and_std(source), _mean_and_std(target)
     if flip:
         mean, std = mean.flip(0), std.flip(0)
@@ -36,7 +38,7 @@ def pixel_conversion(
 
 
 def _mean_and_std(preprocessor: ImgDataPreprocessor) -> tuple[torch.Tensor, torch.Tensor]:
-    if not preprocessor._enable_normalize:
+    if not normalises(preprocessor):
         return torch.zeros(3), torch.ones(3)
     values = preprocessor.mean.double().flatten(), preprocessor.std.double().flatten()
     return tuple(value.cpu().expand(3) for value in values)

@@ -10,10 +10,11 @@ from typing import Any, Optional, Union
 from mmengine import dist
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.internals import has_loop, unwrap_model
 
 from .annotations import checked_annotations, read_annotations
 from .images import check_images, name_faulty_images
@@ -59,7 +60,7 @@ def check_values(cfg: Config) -> None:
     if cfg.get('model') is None:
         raise UsageError('the config has no model')
     for name, kind, least in _NUMBERS:
-        value = _get(cfg, name, least)
+        value = get_value(cfg, name, least)
         is_number = isinstance(value, kind) and not isinstance(value, bool)
         if not (is_number and least <= value < math.inf):
             what = 'an integer' if kind is int else 'a number'
@@ -71,14 +72,6 @@ def check_values(cfg: Config) -> None:
 def _plain(kind: Any) -> str:
     kinds = kind if isinstance(kind, tuple) else (kind,)
     return ' or '.join(kind.__name__ for kind in kinds)
-
-
-def _get(cfg: Any, name: str, default: Any) -> Any:
-    for key in name.split('.'):
-        if not isinstance(cfg, (dict, Config)) or key not in cfg:
-            return default
-        cfg = cfg[key]
-    return cfg
 
 
 def check_output_folder(option: str, folder: Union[str, Path]) -> None:
@@ -110,8 +103,8 @@ def check_data_files(cfg: Config, *splits: str) -> None:
         ValueError: Naming the path that is missing, and how to get COCO.
     """
     for split in splits:
-        dataset = _innermost(_get(cfg, f'{split}_dataloader.dataset', None))
-        if not dataset or _draws_itself(dataset):
+        dataset = innermost_dataset(get_value(cfg, f'{split}_dataloader.dataset'))
+        if not isinstance(dataset, dict) or bare_type(dataset) == 'DrawnDataset':
             continue
         root = dataset.get('data_root') or ''
         prefix = dataset.get('data_prefix') or {}
@@ -121,14 +114,14 @@ def check_data_files(cfg: Config, *splits: str) -> None:
         evaluators = cfg.get(f'{split}_evaluator') or []
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             evaluated = _path(
-                f'file of the {split} evaluator', '', _get(evaluator, 'ann_file', None)
+                f'file of the {split} evaluator', '', get_value(evaluator, 'ann_file')
             )
             if evaluated and not _exists(evaluated):
                 raise UsageError(
                     f'the {split} evaluator reads {evaluated}, which is missing; data_root has to '
                     'end in a slash'
                 )
-        images = _path(f'{split} image folder', root, _get(prefix, 'img', None))
+        images = _path(f'{split} image folder', root, get_value(prefix, 'img'))
         if images and not _exists(images):
             raise UsageError(f'the {split} image folder {images} is missing; {COCO_REMEDY}')
 
@@ -153,7 +146,7 @@ def check_datasets(runner: Runner, *splits: str) -> None:
             that it lacks, or both counts.
     """
     for split in splits:
-        if getattr(runner, f'_{split}_loop') is None:
+        if not has_loop(runner, split):
             continue
         _check_image_size(runner, split)
         with checked_annotations(split):
@@ -205,7 +198,7 @@ def check_batch_size(runner: Runner) -> None:
     Raises:
         ValueError: With both numbers.
     """
-    if runner._train_loop is None:
+    if not has_loop(runner, 'train'):
         return
     loader = runner.train_dataloader
     batch_size = loader.batch_size or loader.batch_sampler.batch_size
@@ -220,7 +213,7 @@ def check_batch_size(runner: Runner) -> None:
 
 def _check_image_size(runner: Runner, split: str) -> None:
     """Raise if the levels of MMYOLO's necks, each half as large, would not fit each other."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap_model(runner.model)
     detector = getattr(model, 'student', model)
     neck = type(getattr(detector, 'neck', None))
     strides = getattr(getattr(detector, 'bbox_head', None), 'featmap_strides', None)
@@ -245,7 +238,7 @@ def _raise_unknown_classes(split: str, classes: tuple, ann_file: str) -> None:
 
 
 def _check_num_classes(runner: Runner, classes: tuple) -> None:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap_model(runner.model)
     head = getattr(getattr(model, 'student', model), 'bbox_head', None)
     num_classes = getattr(head, 'num_classes', len(classes))
     if num_classes != len(classes):
@@ -253,16 +246,6 @@ def _check_num_classes(runner: Runner, classes: tuple) -> None:
             f'the model has num_classes={num_classes}, and the data have {len(classes)} classes '
             f'({", ".join(classes[:3])}, ...); set num_classes'
         )
-
-
-def _innermost(dataset: Optional[dict]) -> Optional[dict]:
-    while isinstance(dataset, dict) and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset if isinstance(dataset, dict) else None
-
-
-def _draws_itself(dataset: dict) -> bool:
-    return dataset.get('type') == 'rtm_kd.DrawnDataset'
 
 
 def _exists(path: str) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from mmdet.datasets import CocoDataset
 
-from rtm_kd.apis.annotations import checked_annotations
+from rtm_kd.checks.annotations import checked_annotations
 from rtm_kd.utils import UsageError
 
 _CLASSES = ('disc', 'square')

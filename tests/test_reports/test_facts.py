@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from rtm_kd.inspection.facts import _settings
+from rtm_kd.reports.facts import _settings
 
 
 @pytest.mark.parametrize(

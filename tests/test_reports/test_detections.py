@@ -2,12 +2,7 @@ import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
-from rtm_kd.visualization.detections import (
-    best_score_thr,
-    ground_truth,
-    match,
-    num_disagreements,
-)
+from rtm_kd.reports.detections import best_score_thr, ground_truth, match, num_disagreements
 
 
 def annotated(*objects):

@@ -6,8 +6,8 @@ import pytest
 from helpers import ROOT
 from mmengine.config import Config
 
-from rtm_kd.apis import train
-from rtm_kd.apis.pipelines import check_pipelines
+from rtm_kd.apis.train import train
+from rtm_kd.checks.pipelines import check_pipelines
 from rtm_kd.utils import load_config
 
 LETTERBOX = [

@@ -11,7 +11,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rtm_kd.utils.errors import UsageError
-from rtm_kd.utils.files import written_whole
+from rtm_kd.utils.files import atomic_write
 
 _JPEG_QUALITY = 82
 _PAGES = Environment(
@@ -53,7 +53,7 @@ def write_page(path: Path, page: str) -> None:
     Raises:
         ValueError: If it can't be written there.
     """
-    with _named_errors(path), written_whole(path) as part:
+    with _named_errors(path), atomic_write(path) as part:
         part.write_text(page, encoding='utf-8', errors='replace')
 
 

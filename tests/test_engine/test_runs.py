@@ -1,7 +1,7 @@
 import shutil
 import time
 
-from rtm_kd.apis.runner import build_runner
+from rtm_kd.engine.runs import build_runner
 from rtm_kd.utils import load_config
 
 

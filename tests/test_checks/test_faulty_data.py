@@ -17,12 +17,12 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.structures import InstanceData
 
-from rtm_kd.apis import annotations as annotations_module
-from rtm_kd.apis import images as images_module
-from rtm_kd.apis import train
-from rtm_kd.apis.annotations import check_annotations, checked_annotations, read_annotations
-from rtm_kd.apis.checks import _innermost_datasets, check_datasets
-from rtm_kd.apis.images import check_images, name_faulty_images
+from rtm_kd.apis.train import train
+from rtm_kd.checks import annotations as annotations_module
+from rtm_kd.checks import images as images_module
+from rtm_kd.checks.annotations import check_annotations, checked_annotations, read_annotations
+from rtm_kd.checks.config import _innermost_datasets, check_datasets
+from rtm_kd.checks.images import check_images, name_faulty_images
 
 rng = np.random.default_rng(0)
 PHOTO = cv2.GaussianBlur(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), (0, 0), 2)

@@ -22,8 +22,8 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings, track_iter_progress
 from torch import nn
 
-from rtm_kd.models.algorithms.detector import build_detector, resolve_model_cfg
-from rtm_kd.models.algorithms.frozen_teacher import RANDOM
+from rtm_kd.models.algorithms.detector import FEATURE_PARTS, build_detector
+from rtm_kd.models.distillation import Distillation, use_student
 from rtm_kd.models.distillers.recorder import check_sources, record_outputs
 from rtm_kd.registry import DATASETS, MODELS
 from rtm_kd.utils.checkpoint import (
@@ -33,30 +33,22 @@ from rtm_kd.utils.checkpoint import (
     student_state_dict,
 )
 from rtm_kd.utils.errors import UsageError
-from rtm_kd.visualization.attention import (
+
+from .attention import (
     agreement,
     attention_maps,
     compared_recorders,
     draw_attention,
     without_padding,
 )
-from rtm_kd.visualization.detections import (
-    Detections,
-    Objects,
-    best_score_thr,
-    ground_truth,
-    match,
-    num_disagreements,
-)
-from rtm_kd.visualization.page import image_uri
-
+from .detections import Detections, Objects, best_score_thr, ground_truth, match, num_disagreements
+from .page import image_uri
 from .work_dir import Run, WorkDir
 
 # For each image shown so many are searched for the worst, spread over the validation set.
 _SEARCHED = 20
 # Longer side of the pictures on a page, in pixels.
 _PHOTO_SIZE, _MAP_SIZE = 640, 320
-_PARTS = ('backbone', 'neck')
 
 
 class Box(NamedTuple):
@@ -112,7 +104,7 @@ class Pictures(NamedTuple):
     Args:
         photos (list[Photo]): The worst first.
         agreements (dict): Level -> title of a model -> how its attention agrees with the
-            teacher's, see :func:`~rtm_kd.visualization.attention.agreement`.
+            teacher's, see :func:`~rtm_kd.reports.attention.agreement`.
         classes (dict[int, str]): The classes that the boxes have.
         searched (int): Images among which the worst were looked for.
         notes (list[str]): Sentences on what could not be shown, and why.
@@ -310,9 +302,9 @@ def _known(model: nn.Module, sources: dict[str, str], owner: str) -> dict[str, s
 
 
 def _build_student(cfg: Config) -> nn.Module:
-    model = copy.deepcopy(cfg.model)
-    if 'architecture' in model:
-        model = resolve_model_cfg(model.architecture, 'architecture')
+    student = copy.deepcopy(cfg)
+    use_student(student)
+    model = student.model
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -349,14 +341,15 @@ def _untrained_student(work_dir: WorkDir) -> nn.Module:
 
 def _teacher(cfg: Config, num_classes: int, notes: list[str]) -> tuple[nn.Module, bool]:
     """Return the whole teacher, and whether it can detect what the student is to detect."""
-    checkpoint = cfg.model.get('teacher_ckpt')
-    if checkpoint in (None, RANDOM):
+    distillation = Distillation.of(cfg)
+    if not distillation.teacher_is_trained:
         raise UsageError('it has no checkpoint; its weights were random')
-    model = build_detector(cfg.model.teacher, 'teacher')
+    checkpoint = distillation.teacher_ckpt
+    model = build_detector(distillation.teacher, 'teacher')
     state_dict = from_mmdet_names(read_checkpoint(checkpoint)['state_dict'])
     own = model.state_dict()
     parts = [
-        {name: value for name, value in values.items() if name.split('.')[0] in _PARTS}
+        {name: value for name, value in values.items() if name.split('.')[0] in FEATURE_PARTS}
         for values in (state_dict, own)
     ]
     check_state_dict(*parts, checkpoint, 'the teacher')

@@ -12,8 +12,8 @@ from mmengine import dist
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from rtm_kd.datasets.converters import image_size
 from rtm_kd.utils.errors import RunError, UsageError, printable
+from rtm_kd.utils.image_size import image_size
 
 _SHOWN = 3  # files of each kind of fault
 _SAMPLE = 1000  # images that are opened before a run; it takes about a second

@@ -11,6 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.checkpoint import check_state_dict
+from rtm_kd.utils.config import get_value, innermost_dataset
 
 _BEGIN = 'begin from its weights, load_from={0}, or resume from another, such as epoch_N.pth'
 # Of a training's checkpoint, besides the weights, what MMEngine takes for granted.
@@ -142,10 +143,8 @@ def _classes(metainfo: Any) -> Optional[list[str]]:
 
 
 def _config_classes(cfg: Config) -> Optional[list[str]]:
-    dataset = (cfg.get('train_dataloader') or {}).get('dataset')
-    while isinstance(dataset, dict) and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return _classes(dataset.get('metainfo')) if isinstance(dataset, dict) else None
+    dataset = innermost_dataset(get_value(cfg, 'train_dataloader.dataset'))
+    return _classes(get_value(dataset, 'metainfo'))
 
 
 def _at(classes: list[str], place: int) -> str:

@@ -6,6 +6,8 @@ from typing import Any, Optional
 
 from mmengine.config import Config
 
+from rtm_kd.utils.config import bare_type
+
 
 def check_pipelines(cfg: Config) -> list[str]:
     """Find where images are brought to the model's size in another way than in training.
@@ -23,7 +25,7 @@ def check_pipelines(cfg: Config) -> list[str]:
     last, when = first, 'training'
     found = []
     for hook in cfg.get('custom_hooks') or []:
-        if _kind(hook) == 'PipelineSwitchHook':
+        if bare_type(hook) == 'PipelineSwitchHook':
             last = _shaping(_whole_pipeline(dict(pipeline=hook['switch_pipeline'])))
             when = 'the last epochs'
             if first.size and last.size and first.size != last.size:
@@ -80,7 +82,7 @@ def shaping_of(cfg: Config, split: str) -> Shaping:
 def _shaping(pipeline: list[dict]) -> Shaping:
     shaping = Shaping()
     for transform in pipeline:
-        kind = _kind(transform)
+        kind = bare_type(transform)
         if kind == 'LetterResize':
             shaping.size = _size(transform.get('scale'))
             stretched = transform.get('stretch_only', False)
@@ -130,10 +132,6 @@ def _colour(value: Any) -> Optional[tuple]:
     if isinstance(value, Real):
         return (value,) * 3
     return tuple(value) if isinstance(value, (list, tuple)) else None
-
-
-def _kind(part: Any) -> str:
-    return str(part.get('type')).split('.')[-1] if isinstance(part, dict) else ''
 
 
 def _said(value: Any) -> str:

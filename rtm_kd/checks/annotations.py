@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 
 from rtm_kd.compat.coco_ground_truth import complete_annotations
 from rtm_kd.utils.errors import UsageError, printable
+from rtm_kd.utils.internals import set_palette
 
 # Nearly the largest float32, in which boxes are trained on; NaN and infinities are not within.
 _LARGEST = 3.4e38
@@ -155,7 +156,7 @@ def _colour_all_classes(dataset: CocoDataset) -> None:
     number = len(dataset.metainfo.get('classes') or ())
     palette = dataset.metainfo.get('palette')
     if isinstance(palette, list) and len(palette) < number:
-        dataset._metainfo['palette'] = get_palette('random', number)
+        set_palette(dataset, get_palette('random', number))
 
 
 def _is_number(value: Any) -> bool:

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, Optional
 
 from mmengine.config import Config
 
+from rtm_kd.models.distillation import Distillation
+from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
+
 from .work_dir import Run, WorkDir
 
 # Fewer digits than a float has, as many as a person reads.
@@ -121,9 +124,9 @@ def _settings(cfg: Optional[Config]) -> dict[str, Any]:
         return {}
     model = cfg.get('model') or {}
     distiller = model.get('distiller') or {}
-    train = _get(cfg, 'train_dataloader.dataset') or {}
+    train = get_value(cfg, 'train_dataloader.dataset') or {}
     hooks = [hook for hook in cfg.get('custom_hooks') or [] if isinstance(hook, dict)]
-    optimizer = dict(_get(cfg, 'optim_wrapper.optimizer') or {})
+    optimizer = dict(get_value(cfg, 'optim_wrapper.optimizer') or {})
     found: dict[str, Any] = {
         'model': _model(model.get('architecture', model)),
         'teacher': _model(model.get('teacher')),
@@ -133,36 +136,25 @@ def _settings(cfg: Optional[Config]) -> dict[str, Any]:
         "teacher's half precision": model.get('half_teacher'),
         "MMRazor's arithmetic": model.get('reference'),
         'training annotations': _annotations(train),
-        'classes': _shortened(_get(train, 'metainfo.classes')),
+        'classes': _shortened(get_value(train, 'metainfo.classes')),
         'image size': cfg.get('img_scale'),
-        'images a batch': _get(cfg, 'train_dataloader.batch_size'),
-        'epochs': _get(cfg, 'train_cfg.max_epochs'),
-        'iterations': _get(cfg, 'train_cfg.max_iters'),
+        'images a batch': get_value(cfg, 'train_dataloader.batch_size'),
+        'epochs': get_value(cfg, 'train_cfg.max_epochs'),
+        'iterations': get_value(cfg, 'train_cfg.max_iters'),
     }
+    distillation = Distillation.of(cfg)
+    found['epochs with the teacher'] = distillation and distillation.detach_epoch
     for hook in hooks:
-        for key, label in (
-            ('detach_epoch', 'epochs with the teacher'),
-            ('stop_epoch', 'epochs with the teacher'),
-            ('switch_epoch', 'epochs before the pipeline switch'),
-        ):
-            if key in hook:
-                found[label] = hook[key]
+        if 'switch_epoch' in hook:
+            found['epochs before the pipeline switch'] = hook['switch_epoch']
     found['optimizer'] = optimizer.get('type')
     found['learning rate'] = optimizer.get('lr')
     found['weight decay'] = optimizer.get('weight_decay')
-    wrapper = str(_get(cfg, 'optim_wrapper.type'))
+    wrapper = str(get_value(cfg, 'optim_wrapper.type'))
     found['mixed precision'] = wrapper.endswith('AmpOptimWrapper')
     found['averaged weights (EMA)'] = any('EMA' in str(hook.get('type')) for hook in hooks)
-    found['seed'] = _get(cfg, 'randomness.seed')
+    found['seed'] = get_value(cfg, 'randomness.seed')
     return found
-
-
-def _get(cfg: Any, name: str) -> Any:
-    for key in name.split('.'):
-        if not isinstance(cfg, (dict, Config)):
-            return None
-        cfg = cfg.get(key)
-    return cfg
 
 
 def _model(model: Any) -> Optional[str]:
@@ -178,7 +170,7 @@ def _model(model: Any) -> Optional[str]:
         for key, what in (('widen_factor', 'width'), ('deepen_factor', 'depth'))
         if isinstance(backbone.get(key), (int, float))
     ]
-    names = [model.get('type'), backbone.get('type'), _get(model, 'bbox_head.type')]
+    names = [model.get('type'), backbone.get('type'), get_value(model, 'bbox_head.type')]
     return ', '.join([*(str(name) for name in names if name), *sizes])
 
 
@@ -188,14 +180,13 @@ def _losses(losses: Mapping[str, Any]) -> Optional[str]:
         values = ', '.join(
             f'{key}={value}' for key, value in loss.items() if key not in ('type', '_scope_')
         )
-        name = f'{str(loss.get("type")).split(".")[-1]}({values})'
+        name = f'{bare_type(loss)}({values})'
         counted[name] = counted.get(name, 0) + 1
     return ', '.join(f'{count} x {name}' for name, count in counted.items()) or None
 
 
 def _annotations(dataset: Any) -> Optional[str]:
-    while isinstance(dataset, dict) and 'dataset' in dataset:
-        dataset = dataset['dataset']
+    dataset = innermost_dataset(dataset)
     if not isinstance(dataset, dict) or not dataset.get('ann_file'):
         return None
     return os.path.join(dataset.get('data_root') or '', dataset['ann_file'])

@@ -7,17 +7,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
-from rtm_kd.visualization.plots import (
-    COLOURS,
-    curve,
-    drawing,
-    finish,
-    mark_event,
-    mark_faults,
-    to_svg,
-)
-
-from .work_dir import DISTILL_PREFIX, STUDENT_PREFIX, Run
+from .plots import COLOURS, curve, drawing, finish, mark_event, mark_faults, to_svg
+from .work_dir import DISTILL_PREFIX, STUDENT_LOSS_PREFIX, Run
 
 # Of more points than this a page shows means.
 _MAX_POINTS = 240
@@ -50,13 +41,14 @@ def plot_curves(runs: Sequence[Run]) -> list[Plot]:
         evaluations = [run.work_dir.val_curve(metric) for run in runs]
         plots.append(_plot('val mAP', metric, runs, evaluations, by_epoch, markers=True))
     losses = {
-        name.removeprefix(STUDENT_PREFIX): None for run in runs for name in run.work_dir.losses
+        name.removeprefix(STUDENT_LOSS_PREFIX): None for run in runs for name in run.work_dir.losses
     }
     if len(losses) > 1:
         losses.pop('loss', None)  # the sum of the others
     for name in losses:
         lines = [
-            run.work_dir.curve(name) or run.work_dir.curve(STUDENT_PREFIX + name) for run in runs
+            run.work_dir.curve(name) or run.work_dir.curve(STUDENT_LOSS_PREFIX + name)
+            for run in runs
         ]
         what = 'distillation' if name.startswith(DISTILL_PREFIX) else 'detection'
         title = f'{name.removeprefix(DISTILL_PREFIX)}, {what}'

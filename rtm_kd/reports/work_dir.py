@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, Optional
 
 from mmengine.config import Config
 
+from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils.checkpoint import checkpoints_newest_first, read_checkpoint
 from rtm_kd.utils.config import read_dumped_config
 from rtm_kd.utils.errors import UsageError
 
 DISTILL_PREFIX = 'distill.'
-STUDENT_PREFIX = 'student.'
+STUDENT_LOSS_PREFIX = 'student.'
 # MMEngine starts a folder of this name whenever a run begins or goes on.
 _TIME = re.compile(r'\d{8}_\d{6}')
 _LOGGED = 'vis_data/scalars.json'
@@ -89,12 +90,13 @@ class WorkDir:
     @property
     def distils(self) -> bool:
         """Whether its config has a teacher."""
-        return self.cfg is not None and 'architecture' in self.cfg.get('model', {})
+        return Distillation.of(self.cfg) is not None
 
     @property
     def teacher_ckpt(self) -> Optional[str]:
         """Path or URL of its teacher's checkpoint, None if it has none."""
-        return self.cfg.model.get('teacher_ckpt') if self.distils else None
+        distillation = Distillation.of(self.cfg)
+        return distillation and distillation.teacher_ckpt
 
     def taught(self, other: 'WorkDir') -> bool:
         """Whether the other run has a checkpoint of this one as its teacher."""
@@ -128,14 +130,12 @@ class WorkDir:
     def marks(self) -> list[Mark]:
         """When the teacher leaves and the pipeline changes, by the config."""
         marks = []
+        distillation = Distillation.of(self.cfg)
+        if distillation is not None and distillation.detach_epoch is not None:
+            marks.append(Mark(distillation.detach_epoch, 'teacher detached'))
         for hook in (self.cfg or {}).get('custom_hooks') or []:
-            for key, what in (
-                ('detach_epoch', 'teacher detached'),
-                ('stop_epoch', 'teacher detached'),
-                ('switch_epoch', 'pipeline switch'),
-            ):
-                if isinstance(hook.get(key), int):
-                    marks.append(Mark(hook[key], what))
+            if isinstance(hook.get('switch_epoch'), int):
+                marks.append(Mark(hook['switch_epoch'], 'pipeline switch'))
         return sorted(marks, key=lambda mark: (mark.epoch, mark.what != 'teacher detached'))
 
     @property

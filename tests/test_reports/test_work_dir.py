@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from rtm_kd.inspection.work_dir import WorkDir
+from rtm_kd.reports.work_dir import WorkDir
 
 CONFIG = """
 train_cfg = dict(max_epochs=4)

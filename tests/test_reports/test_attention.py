@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from rtm_kd.visualization.attention import (
+from rtm_kd.reports.attention import (
     agreement,
     attention_maps,
     compared_recorders,

@@ -8,7 +8,8 @@ import torch
 from helpers import ROOT
 from mmengine.runner import Runner
 
-from rtm_kd.apis import resuming, train
+from rtm_kd.apis.train import train
+from rtm_kd.checks import resuming
 from rtm_kd.compat.checkpoint_load import load
 from rtm_kd.utils.checkpoint import convert_to_student
 

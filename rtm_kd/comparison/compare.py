@@ -10,9 +10,9 @@ from typing import Any, Optional, TextIO
 
 from mmengine.config import Config
 
+from rtm_kd.checks.config import check_data_files, check_output_folder, check_values
 from rtm_kd.comparison.arms import (
     ARMS,
-    detach_epoch,
     differences,
     fingerprint,
     paired_configs,
@@ -24,12 +24,10 @@ from rtm_kd.comparison.records import RunRecords, read_json, read_run
 from rtm_kd.comparison.report import html_page, terminal_table
 from rtm_kd.comparison.run import write_json
 from rtm_kd.comparison.summary import summarise
-from rtm_kd.models.algorithms.frozen_teacher import RANDOM
+from rtm_kd.engine.runs import enable_amp
+from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils import UsageError, load_config
-from rtm_kd.utils.files import locked, written_whole
-
-from .checks import check_data_files, check_output_folder, check_values
-from .train import enable_amp
+from rtm_kd.utils.files import atomic_write, locked
 
 PLAN = 'plan.json'
 REPORT = 'comparison'
@@ -104,12 +102,12 @@ def compare(
             work_dir=str(folder),
             split=split,
             amp=amp,
-            detach_epoch=detach_epoch(arms['distilled']),
+            detach_epoch=Distillation.of(arms['distilled']).detach_epoch,
         )
         summary = summarise(runs, teacher, reason, setting)
         write_json(folder / f'{REPORT}.json', summary)
         for suffix, page in (('md', terminal_table(summary)), ('html', html_page(summary))):
-            with written_whole(folder / f'{REPORT}.{suffix}') as part:
+            with atomic_write(folder / f'{REPORT}.{suffix}') as part:
                 part.write_text(page, encoding='utf-8')
     return summary
 
@@ -258,10 +256,8 @@ class _Comparison:
 
 def _check_teacher_file(cfg: Config) -> None:
     # Found here instead of after the runs without a teacher.
-    checkpoint = cfg.model.get('teacher_ckpt')
-    if not isinstance(checkpoint, str) or checkpoint == RANDOM or '://' in checkpoint:
-        return
-    if not os.path.isfile(checkpoint):
+    checkpoint = Distillation.of(cfg).teacher_file
+    if checkpoint and not os.path.isfile(checkpoint):
         raise UsageError(f'there is no teacher_ckpt {checkpoint}; train the teacher first')
 
 

@@ -1,0 +1,159 @@
+"""What surrounds a run: its work dir, its runner, what is told when it fails."""
+
+import copy
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Optional
+from uuid import uuid4
+
+import pycocotools.coco
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from torch import Tensor
+
+from rtm_kd.checks.config import check_datasets, check_output_folder
+from rtm_kd.utils.checkpoint import check_state_dict
+from rtm_kd.utils.errors import RunError, UsageError, explain_build_errors, process_rank
+from rtm_kd.utils.files import locked
+from rtm_kd.utils.internals import unwrap_model
+
+
+def set_work_dir(cfg: Config, config: str, work_dir: Optional[str]) -> None:
+    """Set ``cfg.work_dir``: the argument, else the config's own, else from its name.
+
+    Raises:
+        ValueError: If nothing can be written there.
+    """
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(config).stem)
+    check_output_folder('--work-dir', cfg.work_dir)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Turn the optimizer wrapper into its mixed-precision twin.
+
+    On a GPU that is MMEngine's, in float16 with a scaler; on a CPU ours, in bfloat16.
+
+    Raises:
+        ValueError: If it is another kind of optimizer wrapper.
+    """
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UsageError(f'--amp needs optim_wrapper.type="OptimWrapper", got "{kind}"')
+    if get_device() == 'cpu':
+        wrapper.type = 'rtm_kd.CpuAmpOptimWrapper'
+        for name in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(name, None)
+    elif kind == 'OptimWrapper':
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.loss_scale = 'dynamic'
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner of a config under a name that no other run of this process has.
+
+    MMEngine has one logger, message hub and visualizer of a name. It names them after the config
+    and the second, most visualizers after nothing at all, so that a run would write into the log
+    and the folder of one that began in the same second, or before it.
+
+    Args:
+        cfg (Config): The whole config. It stays as it is.
+    """
+    cfg = copy.deepcopy(cfg)
+    name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
+    cfg.experiment_name = f'{name}_{uuid4().hex[:8]}'
+    if isinstance(cfg.get('visualizer'), dict):
+        cfg.visualizer.name = cfg.experiment_name
+    return Runner.from_cfg(cfg)
+
+
+def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: str) -> Runner:
+    """Return a runner that is ready to test, with the weights in its model.
+
+    Args:
+        cfg (Config): The whole config, of a detector.
+        state_dict (dict[str, Tensor]): The weights. Every one of them must fit.
+        checkpoint (str): Where they came from, for messages.
+
+    Raises:
+        ValueError: If the model can't be built, or the data or the weights don't fit it.
+    """
+    with remove_new_work_dir_on_error(cfg.work_dir), explain_build_errors():
+        runner = build_runner(cfg)
+        check_datasets(runner, 'test')
+        model = unwrap_model(runner.model)
+        # Test-time augmentation is a model around the model.
+        model = getattr(model, 'module', model)
+        check_state_dict(state_dict, model.state_dict(), checkpoint, 'the model of the config')
+        model.load_state_dict(state_dict)
+    return runner
+
+
+def temporary_run_config(cfg: Config, folder: str) -> Config:
+    """Return a config whose run leaves nothing outside a folder, and no log."""
+    cfg = copy.deepcopy(cfg)
+    cfg.update(work_dir=folder, log_level='ERROR')
+    # MMYOLO has none, of which MMEngine warns when it looks there first.
+    cfg.log_processor = dict(type='LogProcessor', _scope_='mmengine')
+    if isinstance(cfg.get('visualizer'), dict):
+        cfg.visualizer.vis_backends = None
+    return cfg
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let only warnings through, such as those of the annotations."""
+    logging.disable(logging.INFO)
+    # It prints how it reads each file. Not into another stdout: a logger would take that too.
+    pycocotools.coco.print = lambda *args: None
+    try:
+        yield
+    finally:
+        del pycocotools.coco.print
+        logging.disable(logging.NOTSET)
+        for handler in MMLogger.get_current_instance().handlers:
+            handler.flush()
+
+
+@contextmanager
+def lock_work_dir(work_dir: str) -> Iterator[None]:
+    """Keep other runs out of a work dir: of a distributed run the first process does."""
+    if process_rank() != '0':
+        yield
+        return
+    os.makedirs(work_dir, exist_ok=True)
+    refusal = f'another run is at work in {work_dir}; wait for it, or give another --work-dir'
+    with locked(Path(work_dir), refusal):
+        yield
+
+
+@contextmanager
+def remove_new_work_dir_on_error(work_dir: str) -> Iterator[None]:
+    """Leave no work dir behind a run that could not begin, if it was not there before."""
+    existed = os.path.exists(work_dir)
+    try:
+        yield
+    except UsageError as error:
+        begun = isinstance(error, RunError) or any(Path(work_dir).glob('*.pth'))
+        if not existed and not begun:
+            shutil.rmtree(work_dir, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def log_run_errors(runner: Runner) -> Iterator[None]:
+    """Log what ends a run: in its file, and on the terminal whichever process it is."""
+    try:
+        yield
+    except RunError as error:
+        runner.logger.error(str(error))
+        raise

@@ -1,0 +1,75 @@
+"""The private parts of OpenMMLab's packages that rtm_kd needs, each behind a name of its own."""
+
+from typing import Optional
+
+from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MessageHub
+from mmengine.model import ImgDataPreprocessor, is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.runner import BaseLoop, Runner
+from pycocotools.coco import COCO
+from torch import nn
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """Return what DistributedDataParallel or another wrapper is around, else the model itself."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def is_resuming(runner: Runner) -> bool:
+    """Return whether a run resumes from a checkpoint."""
+    return runner._resume
+
+
+def checkpoint_to_load(runner: Runner) -> Optional[str]:
+    """Return the checkpoint that a run begins or resumes with, None if it has not been named."""
+    return runner._load_from
+
+
+def has_loop(runner: Runner, split: str) -> bool:
+    """Return whether a run has a loop for ``'train'``, ``'val'`` or ``'test'``, built or not."""
+    return getattr(runner, f'_{split}_loop') is not None
+
+
+def built_loops(runner: Runner) -> list[BaseLoop]:
+    """Return those of a run's loops for training and validation that have been built."""
+    return [x for x in (runner._train_loop, runner._val_loop) if isinstance(x, BaseLoop)]
+
+
+def build_training(runner: Runner) -> None:
+    """Build a run's training loop and optimizer, as the beginning of its training would."""
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.max_iters)
+
+
+def forget_scalar(message_hub: MessageHub, name: str) -> None:
+    """Take a logged value out of a message hub, which then does not expect it in a resumed run."""
+    message_hub.log_scalars.pop(name)
+    message_hub._resumed_keys.pop(name, None)
+
+
+def has_fixed_loss_scale(optim_wrapper: OptimWrapper) -> bool:
+    """Return whether the user has set the scale of mixed precision to a number."""
+    return getattr(optim_wrapper, '_scale_update_param', None) is not None
+
+
+def set_palette(dataset: BaseDataset, palette: list) -> None:
+    """Set the colours in which a dataset's classes are drawn; ``metainfo`` is a copy."""
+    dataset._metainfo['palette'] = palette
+
+
+def ground_truth_of(metric: BaseMetric) -> COCO:
+    """Return the annotations that a CocoMetric compares with, once it has evaluated."""
+    return metric._coco_api
+
+
+def swaps_channels(preprocessor: ImgDataPreprocessor) -> bool:
+    """Return whether a data preprocessor turns BGR into RGB, or the other way round."""
+    return preprocessor._channel_conversion
+
+
+def normalises(preprocessor: ImgDataPreprocessor) -> bool:
+    """Return whether a data preprocessor subtracts a mean and divides by a deviation."""
+    return preprocessor._enable_normalize

@@ -1,1 +1,0 @@
-"""What the reports are made of: plots that go into a page, and the page."""
