@@ -1,7 +1,7 @@
 """What makes the OpenMMLab stack of 2023 run on today's PyTorch.
 
-One module per fault. Each says which versions it is for and when it can go,
-imports nothing of :mod:`rtm_kd`, and changes nothing where its fault is absent.
+One module per fault. Each says which versions it is for and when it can go, and imports nothing
+of :mod:`rtm_kd`. Its ``applies()`` says whether the fault is there, its ``enable()`` mends it.
 """
 
 from . import (
@@ -33,7 +33,15 @@ _FIXES = (
 )
 
 
+_enabled = False
+
+
 def enable() -> None:
-    """Switch every fix on. Calling it again does nothing."""
+    """Switch on every fix whose fault is there. Calling it again does nothing."""
+    global _enabled
+    if _enabled:
+        return
+    _enabled = True
     for fix in _FIXES:
-        fix.enable()
+        if fix.applies():
+            fix.enable()

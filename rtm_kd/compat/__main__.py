@@ -28,7 +28,8 @@ for path in {paths}:
         spec = importlib.util.spec_from_file_location('_rtm_kd_at_start', path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        module.enable()
+        if module.applies():
+            module.enable()
 """
 
 

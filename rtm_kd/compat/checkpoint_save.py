@@ -1,6 +1,6 @@
 """Checkpoints that a kill or a full disk can not spoil.
 
-For: mmengine <= 0.10.7.
+For: mmengine 0.10, and onedl-mmengine, its fork.
 Fault: MMEngine writes a file in its place, so that a kill while it writes leaves half of it;
 and its ``CheckpointHook`` deletes the oldest checkpoint before it has written the newest,
 with ``max_keep_ckpts=1`` the only one. It deletes the best checkpoint wherever the checkpoint
@@ -17,9 +17,11 @@ import os
 from pathlib import Path
 from typing import Any, Optional, Union
 
+import mmengine
 from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
+from mmengine.utils import digit_version
 
 _WRITING = '.part'
 
@@ -119,9 +121,11 @@ def _own_best(hook: CheckpointHook, info: dict, suffix: str) -> Optional[str]:
     return None
 
 
+def applies() -> bool:
+    return digit_version(mmengine.__version__) < digit_version('0.11')
+
+
 def enable() -> None:
-    if LocalBackend.put is _put:
-        return
     LocalBackend.put = _put
     LocalBackend.put_text = _put_text
     for name in ('_save_checkpoint_with_step', '_save_best_checkpoint'):

@@ -19,9 +19,12 @@ from typing import Any
 from pycocotools.coco import COCO
 
 
+def applies() -> bool:
+    # No release is known that does without.
+    return True
+
+
 def enable() -> None:
-    if getattr(COCO, '_completes_annotations', False):
-        return
     original_init, original_index, original_ids = COCO.__init__, COCO.createIndex, COCO.getCatIds
 
     @functools.wraps(original_init)
@@ -47,7 +50,6 @@ def enable() -> None:
         return sorted(found, key=lambda identity: place[names[identity]])
 
     COCO.__init__, COCO.createIndex, COCO.getCatIds = __init__, createIndex, getCatIds
-    COCO._completes_annotations = True
 
 
 def complete_annotations(content: Any, keep_ids: bool = False) -> bool:

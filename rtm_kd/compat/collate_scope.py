@@ -1,6 +1,6 @@
 """Configs whose base is ``package::config``.
 
-For: mmengine <= 0.10.7.
+For: mmengine 0.10, and onedl-mmengine, its fork.
 Fault: MMEngine writes ``_scope_`` into every dict of such a base. Registries take it
 out again; ``Runner.build_dataloader`` builds ``collate_fn`` without one, and calls
 ``yolov5_collate(..., _scope_='mmyolo')``: a TypeError on the first batch.
@@ -11,13 +11,17 @@ Can go: when MMEngine does the same.
 import copy
 import functools
 
+import mmengine
 from mmengine.runner import Runner
+from mmengine.utils import digit_version
+
+
+def applies() -> bool:
+    return digit_version(mmengine.__version__) < digit_version('0.11')
 
 
 def enable() -> None:
     original = Runner.build_dataloader
-    if getattr(original, '_drops_collate_scope', False):
-        return
 
     @functools.wraps(original)
     def build_dataloader(dataloader, *args, **kwargs):
@@ -27,5 +31,4 @@ def enable() -> None:
             dataloader['collate_fn'].pop('_scope_')
         return original(dataloader, *args, **kwargs)
 
-    build_dataloader._drops_collate_scope = True
     Runner.build_dataloader = staticmethod(build_dataloader)

@@ -1,6 +1,6 @@
 """Ctrl-C while MMEngine formats a config.
 
-For: mmengine <= 0.10.7.
+For: mmengine 0.10, and onedl-mmengine, its fork.
 Fault: ``Config.pretty_text``, in which every start and every checkpoint spends about a second,
 catches everything that is raised meanwhile, Ctrl-C and the exit of a program included, and raises
 a SyntaxError with the whole config instead.
@@ -10,7 +10,9 @@ Can go: when MMEngine catches no more than ``Exception`` there.
 
 import functools
 
+import mmengine
 from mmengine.config import Config
+from mmengine.utils import digit_version
 
 
 def _let_through(getter):
@@ -26,7 +28,9 @@ def _let_through(getter):
     return pretty_text
 
 
+def applies() -> bool:
+    return digit_version(mmengine.__version__) < digit_version('0.11')
+
+
 def enable() -> None:
-    getter = Config.pretty_text.fget
-    if not hasattr(getter, '__wrapped__'):
-        Config.pretty_text = property(_let_through(getter))
+    Config.pretty_text = property(_let_through(Config.pretty_text.fget))

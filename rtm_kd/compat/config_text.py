@@ -1,6 +1,6 @@
 """Configs in which text of strangers stays text.
 
-For: mmengine <= 0.10.7.
+For: mmengine 0.10, and onedl-mmengine, its fork.
 Fault: MMEngine puts values into the *text* of a config in place of ``{{ ... }}``, quoted or not,
 before Python reads it, and the default of ``{{$NAME:default}}`` is a regular expression and a
 template. So a class name in a config that was dumped, or a folder's name in place of
@@ -14,7 +14,9 @@ import functools
 import os
 import re
 
+import mmengine
 from mmengine.config import Config
+from mmengine.utils import digit_version
 
 _FILE_VARIABLE = re.compile(
     r'\{\{\s*(fileDirname|fileBasename|fileBasenameNoExtension|fileExtname)\s*\}\}'
@@ -53,9 +55,11 @@ def _escaped(value: str) -> str:
     return _NOT_IN_A_LITERAL.sub(lambda match: f'\\u{ord(match[0]):04x}', value)
 
 
+def applies() -> bool:
+    return digit_version(mmengine.__version__) < digit_version('0.11')
+
+
 def enable() -> None:
-    if Config._substitute_predefined_vars is _substitute_predefined_vars:
-        return
     Config._substitute_predefined_vars = staticmethod(_substitute_predefined_vars)
     original = Config.pretty_text.fget
 

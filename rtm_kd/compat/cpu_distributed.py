@@ -100,17 +100,18 @@ def _with_sync_bn(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def enable() -> None:
-    if torch.cuda.is_available() or dist_utils._init_dist_pytorch is _init_gloo:
-        return
-    if any(
+def applies() -> bool:
+    return not any(
         (
+            torch.cuda.is_available(),
             dist_utils.is_mlu_available(),
             dist_utils.is_npu_available(),
             dist_utils.is_musa_available(),
         )
-    ):
-        return
+    )
+
+
+def enable() -> None:
     dist_utils._init_dist_pytorch = _init_gloo
 
     original = MMDistributedDataParallel.__init__

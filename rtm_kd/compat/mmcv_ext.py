@@ -73,7 +73,10 @@ class MmcvExtFinder(importlib.abc.MetaPathFinder):
         return None
 
 
-def enable() -> None:
+def applies() -> bool:
     # By name: the opt-in loads this file under another module name.
-    if not any(type(finder).__name__ == MmcvExtFinder.__name__ for finder in sys.meta_path):
-        sys.meta_path.append(MmcvExtFinder())
+    return all(type(finder).__name__ != MmcvExtFinder.__name__ for finder in sys.meta_path)
+
+
+def enable() -> None:
+    sys.meta_path.append(MmcvExtFinder())

@@ -44,7 +44,10 @@ class MmcvVersionFinder(importlib.abc.MetaPathFinder):
         return spec
 
 
-def enable() -> None:
+def applies() -> bool:
     # By name: the opt-in loads this file under another module name.
-    if not any(type(finder).__name__ == MmcvVersionFinder.__name__ for finder in sys.meta_path):
-        sys.meta_path.insert(0, MmcvVersionFinder())
+    return all(type(finder).__name__ != MmcvVersionFinder.__name__ for finder in sys.meta_path)
+
+
+def enable() -> None:
+    sys.meta_path.insert(0, MmcvVersionFinder())

@@ -60,12 +60,13 @@ class MmrazorQuantizationFinder(importlib.abc.MetaPathFinder):
         return None
 
 
-def enable() -> None:
+def applies() -> bool:
     try:
-        broken = version('mmrazor') == '1.0.0'
+        return version('mmrazor') == '1.0.0'
     except PackageNotFoundError:
-        broken = False
-    installed = any(isinstance(finder, MmrazorQuantizationFinder) for finder in sys.meta_path)
-    if broken and not installed:
-        # In front: the real modules can be found, they only can't be executed.
-        sys.meta_path.insert(0, MmrazorQuantizationFinder())
+        return False
+
+
+def enable() -> None:
+    # In front: the real modules can be found, they only can't be executed.
+    sys.meta_path.insert(0, MmrazorQuantizationFinder())

@@ -54,10 +54,13 @@ class PackageConfigsFinder(importlib.abc.MetaPathFinder):
         return spec
 
 
+def applies() -> bool:
+    # By name: the opt-in loads this file under another module name.
+    return all(type(finder).__name__ != PackageConfigsFinder.__name__ for finder in sys.meta_path)
+
+
 def enable() -> None:
     for name in MODULES:
         if name in sys.modules:
             _tell(sys.modules[name])
-    # By name: the opt-in loads this file under another module name.
-    if not any(type(finder).__name__ == PackageConfigsFinder.__name__ for finder in sys.meta_path):
-        sys.meta_path.insert(0, PackageConfigsFinder())
+    sys.meta_path.insert(0, PackageConfigsFinder())

@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from rtm_kd.models.algorithms.teacher_precision import fold_batch_norms
+from rtm_kd.models.folding import fold_batch_norms
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.internals import normalises, swaps_channels
 

@@ -7,9 +7,7 @@ import pytest
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
-from pycocotools.coco import COCO
 
-from rtm_kd.compat import coco_ground_truth
 from rtm_kd.compat.coco_ground_truth import complete_annotations
 
 CLASSES = ('disc', 'square')
@@ -130,9 +128,3 @@ def test_what_is_whole_stays_as_it_is(content):
     assert not complete_annotations(copy.deepcopy(counted_from_0), keep_ids=True)
     assert complete_annotations(counted_from_0)
     assert counted_from_0 == before
-
-
-def test_enabling_again_wraps_nothing():
-    before = COCO.createIndex
-    coco_ground_truth.enable()
-    assert COCO.createIndex is before

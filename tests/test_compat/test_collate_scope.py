@@ -8,8 +8,6 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
 
-from rtm_kd.compat import collate_scope
-
 
 class TwoImages(Dataset):
     def __len__(self) -> int:
@@ -54,11 +52,3 @@ def test_a_dataloader_of_a_config_with_a_package_base_collates(collate_fn):
     ]
     # Whoever dumps the config later gets what the file said.
     assert collate_fn['_scope_'] == 'mmyolo'
-
-
-def test_enabling_again_wraps_nothing():
-    before = Runner.build_dataloader
-
-    collate_scope.enable()
-
-    assert Runner.build_dataloader is before

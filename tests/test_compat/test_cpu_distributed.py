@@ -5,9 +5,6 @@ import pytest
 import torch
 import torch.distributed as torch_dist
 from mmengine.dist import init_dist
-from mmengine.model import MMDistributedDataParallel
-
-from rtm_kd.compat import cpu_distributed
 
 PROCESS = """
 import rtm_kd
@@ -98,12 +95,3 @@ def test_a_timeout_reaches_gloo(monkeypatch):
     monkeypatch.setattr(torch_dist, 'init_process_group', lambda **kwargs: got.update(kwargs))
     init_dist('pytorch', backend='nccl', timeout=60)
     assert got == dict(backend='gloo', timeout=datetime.timedelta(seconds=60))
-
-
-@needs_cpu
-def test_enabling_again_wraps_nothing():
-    before = MMDistributedDataParallel.__init__
-
-    cpu_distributed.enable()
-
-    assert MMDistributedDataParallel.__init__ is before

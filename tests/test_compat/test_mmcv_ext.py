@@ -1,6 +1,4 @@
 import inspect
-import runpy
-import sys
 
 import mmcv
 import numpy as np
@@ -72,15 +70,6 @@ def test_another_operator_says_its_name_and_the_remedy():
 def test_the_module_can_be_inspected():
     # inspect asks modules for __wrapped__ and the like, and takes any answer for a yes.
     assert inspect.unwrap(_ext) is _ext
-
-
-def test_enabling_again_adds_nothing():
-    before = list(sys.meta_path)
-
-    mmcv_ext.enable()
-    runpy.run_path(mmcv_ext.__file__)['enable']()
-
-    assert sys.meta_path == before
 
 
 def test_a_compiled_module_wins(run_python, tmp_path):

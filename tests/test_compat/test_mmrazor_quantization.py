@@ -1,9 +1,5 @@
-import sys
-
 import pytest
 from mmrazor.models import quantizers
-
-from rtm_kd.compat import mmrazor_quantization
 
 
 @pytest.mark.parametrize(
@@ -39,11 +35,3 @@ print('mmrazor', HOOKS.get('mmrazor.StopDistillHook').__module__.split('.')[0])
 def test_quantization_refuses_and_says_why():
     with pytest.raises(NotImplementedError, match=r'quantizers\.NativeQuantizer.*torch 2\.0'):
         quantizers.NativeQuantizer(global_qconfig={})
-
-
-def test_enabling_again_adds_nothing():
-    before = list(sys.meta_path)
-
-    mmrazor_quantization.enable()
-
-    assert sys.meta_path == before

@@ -8,8 +8,10 @@ PROGRAM = """
 {before}
 import runpy
 # By its path, as at the start of Python: the package itself imports MMEngine.
-enable = runpy.run_path({path!r})['enable']
-enable(), enable()
+for _ in range(2):
+    module = runpy.run_path({path!r})
+    if module['applies']():
+        module['enable']()
 {after}
 from mmengine.config import Config
 from mmengine.hub import get_config

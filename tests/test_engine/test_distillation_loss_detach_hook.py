@@ -17,14 +17,13 @@ DETACH_EPOCH = 2  # of three, three iterations each
 
 @pytest.fixture
 def teacher_runs(monkeypatch):
-    """Record every run of a teacher on a training batch (building runs it on two others)."""
+    """Record every run of a teacher on a training batch; building only probes it."""
     runs = []
     record = FrozenTeacher.record
 
-    def counted(self, batch_inputs, loading=True):
-        if loading:
-            runs.append(weakref.ref(self.model))
-        return record(self, batch_inputs, loading)
+    def counted(self, batch_inputs):
+        runs.append(weakref.ref(self.model))
+        return record(self, batch_inputs)
 
     monkeypatch.setattr(FrozenTeacher, 'record', counted)
     return runs

@@ -75,7 +75,7 @@ def test_weights_that_a_finite_loss_broke_are_not_saved(kd_config, options, tmp_
     work_dir = tmp_path / 'run'
     with pytest.raises(ValueError) as stopped:
         train(kd_config, work_dir=str(work_dir), cfg_options=options)
-    assert 'of its weights are infinite or no numbers' in str(stopped.value)
+    assert 'of its weights are NaN or Inf' in str(stopped.value)
     assert 'epoch 1: architecture.' in str(stopped.value)
     assert 'there is no checkpoint yet' in str(stopped.value)
     assert checkpoints(work_dir) == []

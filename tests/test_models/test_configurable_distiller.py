@@ -30,29 +30,27 @@ def losses(student=STUDENT, teacher=TEACHER, **loss):
     """The loss of some features by the default path, and module by module."""
     torch.manual_seed(0)
     recorders = dict(fpn=dict(type='ModuleOutputs', source='neck'))
-    with DefaultScope.overwrite_default_scope('mmyolo'):
-        distiller = MODELS.build(
-            dict(
-                type='rtm_kd.ConfigurableDistiller',
-                student_recorders=recorders,
-                teacher_recorders=recorders,
-                connectors=dict(s=student, t=teacher),
-                distill_losses=dict(loss=dict(type='ChannelWiseDivergence', **loss)),
-                loss_forward_mappings=dict(
-                    loss=dict(
-                        preds_S=dict(from_student=True, recorder='fpn', connector='s'),
-                        preds_T=dict(from_student=False, recorder='fpn', connector='t'),
-                    )
-                ),
+    cfg = dict(
+        type='rtm_kd.ConfigurableDistiller',
+        student_recorders=recorders,
+        teacher_recorders=recorders,
+        connectors=dict(s=student, t=teacher),
+        distill_losses=dict(loss=dict(type='ChannelWiseDivergence', **loss)),
+        loss_forward_mappings=dict(
+            loss=dict(
+                preds_S=dict(from_student=True, recorder='fpn', connector='s'),
+                preds_T=dict(from_student=False, recorder='fpn', connector='t'),
             )
-        )
+        ),
+    )
+    with DefaultScope.overwrite_default_scope('mmyolo'):
+        default = MODELS.build(cfg)
+        reference = MODELS.build(dict(cfg, reference=True))
+    reference.load_state_dict(default.state_dict())
     # Of a small variance, beside which an eps counts; and not around zero, where ReLU is.
     features = 0.1 * torch.randn(2, 4, 6, 8, 8) + 0.05
     records = [dict(fpn=[feature]) for feature in features]
-    results = []
-    for distiller.reference in (False, True):
-        results.append(distiller.compute_distill_losses(*records)['loss'])
-    return results
+    return [each.compute_distill_losses(*records)['loss'] for each in (default, reference)]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +99,14 @@ def test_zeros_around_the_feature_map_are_the_convolutions_own(fused):
 def test_the_order_of_losses_does_not_change_what_a_step_costs(order, monkeypatch):
     """Losses that need the teacher in float32 leave the others its half precision."""
     types = dict(own='rtm_kd.ChannelWiseDivergence', other='mmrazor.PKDLoss')
+    seen = []
+    fused = ChannelWiseDivergence.fused_with_norm
+
+    def noted(self, preds_S, preds_T, **eps):
+        seen.append(preds_T.dtype)
+        return fused(self, preds_S, preds_T, **eps)
+
+    monkeypatch.setattr(ChannelWiseDivergence, 'fused_with_norm', noted)
     recorders = dict(fpn=dict(type='ModuleOutputs', source='neck'))
     distiller = MODELS.build(
         dict(
@@ -121,14 +127,6 @@ def test_the_order_of_losses_does_not_change_what_a_step_costs(order, monkeypatc
             },
         )
     )
-    seen = []
-    fused = ChannelWiseDivergence.fused_with_norm
-
-    def noted(self, preds_S, preds_T, **eps):
-        seen.append(preds_T.dtype)
-        return fused(self, preds_S, preds_T, **eps)
-
-    monkeypatch.setattr(ChannelWiseDivergence, 'fused_with_norm', noted)
     features = torch.randn(2, 4, 6, 6)
     losses = distiller.compute_distill_losses(
         dict(fpn=[features]), dict(fpn=[features.flip(0).bfloat16()])

@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 
-from rtm_kd.models.algorithms import teacher_precision
+from rtm_kd.models.algorithms import fpn_teacher_distill, teacher_precision
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config
@@ -349,6 +349,23 @@ def faulty(model_cfg, **changes):
     return model_cfg
 
 
+def test_what_will_be_compared_is_in_the_log(model_cfg, monkeypatch):
+    said = []
+    monkeypatch.setattr(fpn_teacher_distill, 'print_log', lambda line, **how: said.append(line))
+    model_cfg.distiller.connectors.fpn1_s.act_cfg = dict(type='ReLU')
+    MODELS.build(model_cfg)
+    assert said[0] == (
+        'loss_pkd_fpn0: "neck.out_layers.0.conv" of the student through fpn0_s with '
+        '"neck.out_layers.0.conv" of the teacher through fpn0_t, ChannelWiseDivergence, norms and '
+        'divergence in one'
+    )
+    assert [line.rpartition(', ')[2] for line in said] == [
+        'norms and divergence in one',
+        'module by module',
+        'norms and divergence in one',
+    ]
+
+
 @pytest.mark.parametrize(
     'changes, message',
     [
@@ -362,7 +379,7 @@ def faulty(model_cfg, **changes):
             'teacher has no module "nek.out_layers.1.conv".*did you mean',
         ),
         (
-            dict(distiller__student_recorders__fpn0__source='bbox_head'),
+            dict(distiller__student_recorders__fpn0__source='data_preprocessor'),
             r"\['fpn0'\] of the student record nothing",
         ),
         (dict(distiller__student_recorders__fpn0__type='MethodOutputs'), 'ModuleOutputs'),
@@ -477,9 +494,7 @@ def test_mmdetections_checkpoint_teaches_as_in_mmdetection(model_cfg, tmp_path):
         torch.testing.assert_close(own, feature)
 
 
-@pytest.mark.parametrize(
-    'value, message', [(float('nan'), 'infinite or no numbers'), (0.0, '0 everywhere')]
-)
+@pytest.mark.parametrize('value, message', [(float('nan'), 'NaN or Inf'), (0.0, '0 everywhere')])
 def test_a_teacher_whose_features_say_nothing_is_refused(model_cfg, tmp_path, value, message):
     def dead(weights):
         weights['neck.out_layers.1.conv.weight'].fill_(value)

@@ -144,6 +144,10 @@ def with_student_that_only_predicts(cfg):
     'change, message',
     [
         (
+            with_student_that_only_predicts,
+            'mmyolo brings its RTMDetInsSepBNHead without a loss; MMDetection can',
+        ),
+        (
             with_coarser_teacher,
             '"neck.out_layers.1.conv" of the teacher gives a map of 4x4 and '
             '"neck.out_layers.0.conv" of the student one of 8x8',
@@ -151,16 +155,29 @@ def with_student_that_only_predicts(cfg):
         (with_level_that_is_missing, 'student has no module "neck.out_layers.3.conv".*did you'),
         (with_whole_neck, '"neck" of the student gives 3 outputs.*data_idx=0 to 2'),
         (with_two_stages, 'student has no module "neck.out_layers.0.conv"'),
-        (
-            with_student_that_only_predicts,
-            'mmyolo brings its RTMDetInsSepBNHead without a loss; MMDetection can',
-        ),
     ],
 )
 def test_what_cant_be_compared_says_why(model_cfg, change, message):
     change(model_cfg)
     with pytest.raises(ValueError, match=message):
         MODELS.build(model_cfg)
+
+
+def test_a_recorder_in_the_head_has_both_heads_run(model_cfg):
+    """And the teacher's head is loaded, run and checked only then."""
+    assert MODELS.build(model_cfg).teacher.bbox_head is None
+    distiller = model_cfg.distiller
+    for recorders in (distiller.student_recorders, distiller.teacher_recorders):
+        recorders.scores = dict(type='ModuleOutputs', source='bbox_head.head_module.rtm_cls.0')
+    distiller.distill_losses.loss_cls = dict(type='mmrazor.L2Loss', normalize=False)
+    distiller.loss_forward_mappings.loss_cls = dict(
+        s_feature=dict(from_student=True, recorder='scores'),
+        t_feature=dict(from_student=False, recorder='scores'),
+    )
+    model = MODELS.build(model_cfg).train()
+    losses = model.loss(*batch())
+    assert losses['distill.loss_cls'] > 0
+    assert losses['distill.loss_cls'].requires_grad
 
 
 def test_an_output_of_the_whole_neck_can_be_named(model_cfg):
@@ -205,10 +222,9 @@ def test_a_teacher_smaller_than_its_student_is_warned_of_once(
     model_cfg.architecture, model_cfg.teacher = student, TINY
     model = MODELS.build(model_cfg)
     model.loss(*batch())
-    assert len(said) == warned
-    if warned:
-        message, how = said[0]
-        assert how['level'] == logging.WARNING
+    warnings = [message for message, how in said if how.get('level') == logging.WARNING]
+    assert len(warnings) == warned
+    for message in warnings:
         assert 'teacher has 4.54 million' in message and 'student 8.26 million' in message
 
 
@@ -305,7 +321,7 @@ def test_folding_a_teachers_norms_leaves_what_is_recorded_as_it_was(config):
     sources = {f'fpn{i}': f'neck.out_layers.{i}{last}' for i in range(3)}
     images = torch.randn(2, 3, 64, 64)
     frozen = FrozenTeacher(teacher, None, sources)
-    expected = frozen.record(images, loading=False)
+    expected = frozen.probe(images)
     for name, (feature,) in frozen.record(images).items():
         scale = expected[name][0].std()
         torch.testing.assert_close(feature / scale, expected[name][0] / scale, rtol=0, atol=1e-3)
@@ -319,7 +335,7 @@ def test_norms_that_a_distributed_run_made_are_folded_too():
     sources = {'fpn0': 'neck.out_layers.0.conv', 'block': 'backbone.stage2.1'}
     images = torch.randn(2, 3, 64, 64)
     frozen = FrozenTeacher(teacher, None, sources)
-    expected = frozen.record(images, loading=False)
+    expected = frozen.probe(images)
     for name, (feature,) in frozen.record(images).items():
         torch.testing.assert_close(feature, expected[name][0], rtol=1e-3, atol=1e-3)
     norms = [n for n, m in frozen.model.named_modules() if isinstance(m, nn.SyncBatchNorm)]

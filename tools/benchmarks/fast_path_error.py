@@ -34,7 +34,7 @@ def fast_path_error(
     cfg = load_config(config, {**cfg_options, 'train_num_workers': 0})
     state_dict = read_checkpoint(checkpoint)['state_dict']
 
-    def build(**switches: bool):
+    def build(**switches: Any):
         model = MODELS.build(ConfigDict(cfg.model, **switches)).train()
         model.load_state_dict(state_dict)
         return model
@@ -44,14 +44,15 @@ def fast_path_error(
         paths = {
             'teacher folded': build(reference=True),
             'teacher folded, in half precision': build(reference=True),
-            'norm and divergence in one': build(reference=True),
+            'norm and divergence in one': build(
+                reference=True, distiller=dict(cfg.model.distiller, reference=False)
+            ),
             'student channels_last': build(reference=True),
             'default': build(),
             'half_teacher=True': build(half_teacher=True),
         }
         paths['teacher folded']._teacher = build()._teacher
         paths['teacher folded, in half precision']._teacher = build(half_teacher=True)._teacher
-        paths['norm and divergence in one'].distiller.reference = False
         paths['student channels_last']._channels_last = True
         paths['student channels_last'].student.to(memory_format=torch.channels_last)
         loader = iter(Runner.build_dataloader(cfg.train_dataloader, seed=0))

@@ -72,10 +72,10 @@ def own_share(
                 connectors=connectors,
                 distill_losses=losses,
                 loss_forward_mappings=mappings,
+                # Module by module where the classes are MMRazor's.
+                reference=scope == 'mmrazor',
             )
         ).to(device)
-        # Module by module where the classes are MMRazor's.
-        sides[scope].reference = scope == 'mmrazor'
 
     seconds, memory = defaultdict(list), {}
     for index in range(steps + 2):

@@ -21,7 +21,7 @@ _SKIPPED_AT_MOST = 17
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Ends a run whose losses or weights are not finite any more, before they are saved.
+    """Stops a run on NaN or Inf losses or weights, before they reach a checkpoint.
 
     The error names the losses, for one of distillation the features it compares, the
     iteration, and the checkpoint from which ``--resume`` goes on.
@@ -142,7 +142,7 @@ def _described(model: nn.Module, loss: str) -> str:
 
 
 def _not_finite(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> str:
-    """Name the weights and running statistics that hold infinite or no numbers."""
+    """Name the weights and running statistics that hold NaN or Inf."""
     # Any other buffer may hold an infinity on purpose.
     trained = {name for name, _ in model.named_parameters()}
     broken = [
@@ -153,4 +153,4 @@ def _not_finite(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> str:
     if not broken:
         return ''
     more = f' and {len(broken) - 2} more' if len(broken) > 2 else ''
-    return f'{", ".join(broken[:2])}{more} of its weights are infinite or no numbers'
+    return f'{", ".join(broken[:2])}{more} of its weights are NaN or Inf'

@@ -12,10 +12,11 @@ from rtm_kd.compat.channels_last import to_channels_last
 from rtm_kd.registry import MODELS, SCOPE, model_class
 from rtm_kd.utils.checkpoint import STUDENT_PREFIX
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.modes import evaluating
 from rtm_kd.utils.randomness import preserved_randomness
 
 from ..distillers import ConfigurableDistiller
-from ..distillers.recorder import Records, check_sources, record_outputs
+from ..distillers.recorder import Records, check_sources, record_features, record_outputs
 from .detector import FEATURE_PARTS, build_detector
 from .frozen_teacher import FrozenTeacher
 
@@ -28,8 +29,9 @@ _PROBE_SIZE = 64
 class FpnTeacherDistill(BaseModel):
     """A student that learns from the features of a frozen teacher's FPN.
 
-    The teacher runs its backbone and neck, never its head. It is not a submodule: it is in
-    no checkpoint, no EMA copy and no optimizer, and :meth:`detach_teacher` frees it.
+    The teacher runs its backbone and neck, and its head only if a recorder is in it. It is not
+    a submodule: it is in no checkpoint, no EMA copy and no optimizer, and
+    :meth:`detach_teacher` frees it.
 
     Takes the arguments of MMRazor's algorithm of this name.
 
@@ -94,8 +96,7 @@ class FpnTeacherDistill(BaseModel):
         self._register_load_state_dict_pre_hook(_accept_plain_student)
         # With one seed the student begins, and sees images, as it does without a distillation.
         with preserved_randomness():
-            self.distiller = _build_distiller(distiller)
-            self.distiller.reference = reference
+            self.distiller = _build_distiller({'reference': reference, **distiller})
             self._teacher = FrozenTeacher(
                 teacher,
                 teacher_ckpt,
@@ -144,41 +145,33 @@ class FpnTeacherDistill(BaseModel):
         if self._channels_last:
             batch_inputs = batch_inputs.contiguous(memory_format=torch.channels_last)
         if self.distillation_stopped:
-            return _prefixed('student', self._student_losses(batch_inputs, data_samples))
+            return _prefixed('student', self.student(batch_inputs, data_samples, mode='loss'))
 
         teacher_records = self._teacher.record(batch_inputs)
         with record_outputs(self.student, self.distiller.student_sources) as student_records:
-            losses = self._student_losses(batch_inputs, data_samples)
+            losses = self.student(batch_inputs, data_samples, mode='loss')
         distill_losses = self.distiller.compute_distill_losses(
             student_records, teacher_records, len(batch_inputs)
         )
         return {**_prefixed('student', losses), **_prefixed('distill', distill_losses)}
 
-    def _student_losses(self, batch_inputs: torch.Tensor, data_samples) -> dict[str, torch.Tensor]:
-        try:
-            return self.student(batch_inputs, data_samples, mode='loss')
-        except NotImplementedError as error:
-            raise UsageError(f"the student can't be trained here: {error}") from error
-
     @torch.no_grad()
-    def record_features(
-        self, batch_inputs: torch.Tensor, loading: bool = True
-    ) -> tuple[Records, Records]:
+    def record_features(self, batch_inputs: torch.Tensor) -> tuple[Records, Records]:
         """Record what distillation compares, without a training step.
 
         Args:
             batch_inputs (Tensor): Preprocessed images, (N, 3, H, W).
-            loading (bool): Load the teacher's checkpoint first, unless it has been loaded.
 
         Returns:
             tuple[dict[str, list], dict[str, list]]: Recorder name -> its features, of the
             student and of the teacher; of the teacher none once it is detached.
         """
-        with record_outputs(self.student, self.distiller.student_sources) as student_records:
-            self.student.extract_feat(batch_inputs)
+        student_records = record_features(
+            self.student, batch_inputs, self.distiller.student_sources
+        )
         if self.distillation_stopped:
             return student_records, {}
-        return student_records, self._teacher.record(batch_inputs, loading)
+        return student_records, self._teacher.record(batch_inputs)
 
     def init_weights(self) -> None:
         """Initialise the student and load the teacher's checkpoint.
@@ -231,22 +224,27 @@ class FpnTeacherDistill(BaseModel):
     @torch.no_grad()
     def _fit_connectors(self) -> None:
         """Fit the connectors on two small grey images, and find what does not fit."""
-        check_sources(self.student, self.distiller.student_sources, 'student')
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
+        sources = self.distiller.student_sources
+        check_sources(self.student, sources, 'student')
         # Two images: a norm needs more than the one position that is left at stride 64.
         probe = next(self.student.parameters()).new_zeros(2, 3, _PROBE_SIZE, _PROBE_SIZE)
-        student_records, teacher_records = self.record_features(probe, loading=False)
+        with evaluating(self):
+            student_records = record_features(self.student, probe, sources)
+            teacher_records = self._teacher.probe(probe)
+            self._check_records(student_records, teacher_records)
+            self.distiller.fit_connectors(student_records, teacher_records)
+        for line in self.distiller.describe():
+            print_log(line, logger='current')
+
+    @staticmethod
+    def _check_records(student_records: Records, teacher_records: Records) -> None:
         for owner, records in (('student', student_records), ('teacher', teacher_records)):
             silent = [name for name, outputs in records.items() if not outputs]
             if silent:
                 raise UsageError(
                     f'recorders {silent} of the {owner} record nothing while its backbone and '
-                    'neck run; choose sources inside these two'
+                    'neck run; choose sources inside these two, or in the bbox_head'
                 )
-        self.distiller.fit_connectors(student_records, teacher_records)
-        for module in self.modules():
-            module.training = modes.get(module, True)
 
     def _warn_of_a_smaller_teacher(self) -> None:
         student, teacher = (

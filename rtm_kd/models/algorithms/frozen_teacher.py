@@ -15,16 +15,17 @@ from rtm_kd.utils.checkpoint import (
 )
 from rtm_kd.utils.errors import UsageError
 
-from ..distillers.recorder import Records, check_sources, record_outputs
+from ..distillers.recorder import Records, check_sources, record_features, recorded_parts
+from ..folding import fold_batch_norms
 from .detector import FEATURE_PARTS, build_detector
 from .pixel_conversion import pixel_conversion
-from .teacher_precision import autocast_dtype, fold_batch_norms, half_precision
+from .teacher_precision import autocast_dtype, half_precision
 
 RANDOM = 'random'
 
 
 class FrozenTeacher:
-    """Backbone and neck of a trained detector, for reading features.
+    """Backbone and neck of a trained detector, and the head where a recorder is in it.
 
     A plain object around a module, not a module: its owner does not list it among its
     parameters, buffers and checkpoint keys. A copy of the owner, such as EMAHook makes,
@@ -76,8 +77,9 @@ class FrozenTeacher:
         self._convert = pixel_conversion(preprocessor, self.model.data_preprocessor)
         if self._convert is not None:
             print_log('the teacher gets the images normalised in its own way', logger='current')
+        self._parts = {*FEATURE_PARTS, *recorded_parts(sources)}
         for name, _ in list(self.model.named_children()):
-            if name not in FEATURE_PARTS:
+            if name not in self._parts:
                 setattr(self.model, name, None)
         self.model.eval().requires_grad_(False)
 
@@ -90,13 +92,11 @@ class FrozenTeacher:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    @torch.no_grad()
-    def record(self, batch_inputs: torch.Tensor, loading: bool = True) -> Records:
-        """Run backbone and neck.
+    def record(self, batch_inputs: torch.Tensor) -> Records:
+        """Run the teacher, with the checkpoint's weights.
 
         Args:
             batch_inputs (Tensor): The student's preprocessed images, (N, 3, H, W).
-            loading (bool): Load the checkpoint first, unless it has been loaded.
 
         Returns:
             dict[str, list[Tensor]]: Recorder name -> its features, without gradients.
@@ -104,8 +104,23 @@ class FrozenTeacher:
         Raises:
             ValueError: If the features of the first batch are not finite, or constant.
         """
-        if loading:
-            self.load()
+        self.load()
+        records = self.probe(batch_inputs)
+        if not self._seen:
+            self._check_features(records)
+            self._seen = True
+        return records
+
+    @torch.no_grad()
+    def probe(self, batch_inputs: torch.Tensor) -> Records:
+        """Run the teacher with the weights that it has, for the shapes of its features.
+
+        Args:
+            batch_inputs (Tensor): The student's preprocessed images, (N, 3, H, W).
+
+        Returns:
+            dict[str, list[Tensor]]: Recorder name -> its features, without gradients.
+        """
         if self._convert is not None:
             batch_inputs = self._convert(batch_inputs)
         if not self.reference:
@@ -115,18 +130,13 @@ class FrozenTeacher:
                 # Once, instead of mixed precision's cast of every weight at every step.
                 self.model.to(dtype)
             batch_inputs = batch_inputs.to(dtype, memory_format=torch.channels_last)
-        with record_outputs(self.model, self.sources) as records:
-            self.model.extract_feat(batch_inputs)
-        if loading and not self._seen:
-            self._check_features(records)
-            self._seen = True
-        return records
+        return record_features(self.model, batch_inputs, self.sources)
 
     def _check_features(self, records: Records) -> None:
         for name, outputs in records.items():
             for feature in filter(torch.is_tensor, outputs):
                 if not feature.isfinite().all():
-                    fault = 'infinite or no numbers'
+                    fault = 'NaN or Inf'
                 elif feature.numel() > 1 and feature.amin() == feature.amax():
                     fault = f'{feature.amin():g} everywhere'
                 else:
@@ -138,7 +148,7 @@ class FrozenTeacher:
                 )
 
     def load(self) -> None:
-        """Load every tensor of backbone and neck, and make the model fast, once.
+        """Load every tensor of the parts that run, and make the model fast, once.
 
         Raises:
             ValueError: If the checkpoint can't be read, or a tensor is missing, unexpected
@@ -154,7 +164,7 @@ class FrozenTeacher:
             state_dict = {
                 name: tensor
                 for name, tensor in content.items()
-                if name.split('.')[0] in FEATURE_PARTS or name.startswith(STUDENT_PREFIX)
+                if name.split('.')[0] in self._parts or name.startswith(STUDENT_PREFIX)
             }
             check_state_dict(state_dict, expected, self.checkpoint, 'the teacher')
             self.model.load_state_dict(state_dict, strict=True)

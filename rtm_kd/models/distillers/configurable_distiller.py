@@ -1,8 +1,8 @@
-import functools
-import inspect
+"""The distiller: which features are compared, through what, by which losses."""
+
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Optional, Union
 
 import torch
@@ -10,17 +10,15 @@ from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from torch import nn
 
-from rtm_kd.registry import MODELS, SCOPE, model_class
-from rtm_kd.utils.errors import UsageError, near_misses
+from rtm_kd.registry import MODELS, SCOPE
+from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.randomness import preserved_randomness
 
-from ..connectors.batch_statistics_norm import BatchStatisticsNorm
-from ..losses import ChannelWiseDivergence
+from .config_checks import check_names, recorder_sources
+from .connector_channels import ConnectorCfg, build_connector, lacks_channels, with_channels
+from .feature_comparison import FeatureComparison, Tap, fastest
 from .recorder import Records
 
-# What the connectors, ours and MMRazor's, call the channels that come in and go out.
-_INCOMING = ('in_channel', 'in_channels')
-_OUTGOING = ('out_channel', 'out_channels')
 _SCALES = ('batch_size', 'world_size')
 
 
@@ -47,6 +45,8 @@ class ConfigurableDistiller(BaseModule):
         scale_by (tuple[str]): What the student's head multiplies its own losses by, so that
             those of distillation keep their share: ``'batch_size'``, the images of a process's
             step, and ``'world_size'``, the number of processes. Defaults to (), nothing.
+        reference (bool): Run connectors and losses module by module, as MMRazor does, instead of
+            PKD's norms and the divergence as one function. Defaults to False.
         distill_deliveries (dict, optional): Not supported.
         init_cfg (dict, optional): Initialisation of the connectors.
 
@@ -61,8 +61,9 @@ class ConfigurableDistiller(BaseModule):
         teacher_recorders: dict[str, dict],
         distill_losses: dict[str, dict],
         loss_forward_mappings: dict[str, dict[str, dict]],
-        connectors: Optional[dict[str, Union[dict, list[dict]]]] = None,
+        connectors: Optional[dict[str, ConnectorCfg]] = None,
         scale_by: Sequence[str] = (),
+        reference: bool = False,
         distill_deliveries: Optional[dict] = None,
         init_cfg: Optional[dict] = None,
     ) -> None:
@@ -75,26 +76,27 @@ class ConfigurableDistiller(BaseModule):
         if not isinstance(scale_by, (list, tuple)) or any(name not in _SCALES for name in scale_by):
             raise UsageError(f'scale_by must be a tuple of some of {_SCALES}, got {scale_by!r}')
         self.scale_by = tuple(scale_by)
-        # Whether connectors and losses run module by module, as MMRazor's do, instead of
-        # PKD's norms and the divergence as one function. The algorithm says.
-        self.reference = False
-        self.student_sources = _sources(student_recorders, 'student_recorders')
-        self.teacher_sources = _sources(teacher_recorders, 'teacher_recorders')
+        self.reference = reference
+        self.student_sources = recorder_sources(student_recorders, 'student_recorders')
+        self.teacher_sources = recorder_sources(teacher_recorders, 'teacher_recorders')
         #: Connector name -> its config, with all channels once :meth:`fit_connectors` has run.
         self.connector_cfgs = dict(connectors or {})
         # In the order of the config, which is that of the checkpoint; None until it is fitted.
         self.connectors = nn.ModuleDict(
             {
-                name: None if any(map(_missing_channels, _parts(cfg))) else _build_connector(cfg)
+                name: None if lacks_channels(cfg) else build_connector(cfg)
                 for name, cfg in self.connector_cfgs.items()
             }
         )
         self.distill_losses = nn.ModuleDict(
-            {name: _build(cfg) for name, cfg in distill_losses.items()}
+            {name: MODELS.build({'_scope_': SCOPE, **cfg}) for name, cfg in distill_losses.items()}
         )
         self.loss_forward_mappings = loss_forward_mappings
-        self._check_names()
-        self._freeze_what_is_not_trained()
+        check_names(self)
+        #: Loss name -> what computes it; empty until every connector is there.
+        self.comparisons: dict[str, FeatureComparison] = {}
+        if None not in self.connectors.values():
+            self._make_comparisons()
 
     def init_weights(self) -> None:
         """Initialise the connectors, and leave the run's random numbers as they are."""
@@ -117,74 +119,44 @@ class ConfigurableDistiller(BaseModule):
         """
         scales = {'batch_size': batch_size, 'world_size': get_world_size()}
         scale = math.prod(scales[name] for name in self.scale_by)
-        losses = {}
-        for loss_name, mapping in self.loss_forward_mappings.items():
-            loss = self.distill_losses[loss_name]
-            fused = None if self.reference else self._fused(loss, mapping)
-            if fused is not None:
-                mapping, loss = fused
-            arguments = {
-                argument: self._feature(
-                    student_records,
-                    teacher_records,
-                    # Other connectors expect the teacher in the student's precision.
-                    as_float32=fused is None and not (self.reference or location['from_student']),
-                    **location,
-                )
-                for argument, location in mapping.items()
-            }
-            if fused is None and not self.reference:
-                # Mixed precision leaves it to the loss: on a CPU even a softmax stays halved.
-                arguments = {name: _as_float32(value) for name, value in arguments.items()}
-            losses[loss_name] = loss(**arguments) * scale
-        return losses
+        return {
+            name: comparison(student_records, teacher_records) * scale
+            for name, comparison in self.comparisons.items()
+        }
 
-    def _fused(
-        self, loss: nn.Module, mapping: dict[str, dict]
-    ) -> Optional[tuple[dict[str, dict], Callable[..., torch.Tensor]]]:
-        """Let PKD's norms and the divergence after them run as one function, if it is those.
+    def describe(self) -> list[str]:
+        """Return a line for each loss: what is compared, through what, and whether fused."""
+        lines = []
+        for name, comparison in self.comparisons.items():
+            ends = [
+                self._source(location)
+                + (f' through {location["connector"]}' if location.get('connector') else '')
+                for location in self.loss_forward_mappings[name].values()
+            ]
+            how = 'norms and divergence in one' if comparison.fused else 'module by module'
+            loss = type(self.distill_losses[name]).__name__
+            lines.append(f'{name}: {" with ".join(ends)}, {loss}, {how}')
+        return lines
 
-        Returns:
-            The mapping to what comes before the norms, and the function; None for any other
-            loss or connector.
-        """
-        if type(loss) is not ChannelWiseDivergence or set(mapping) != {'preds_S', 'preds_T'}:
-            return None
-        before, eps = {}, {}
-        for argument, location in mapping.items():
-            name = location.get('connector')
-            connector = None if name is None else self.connectors[name]
-            split = connector.split_norm() if hasattr(connector, 'split_norm') else None
-            before_norm, norm = split or (None, None)
-            if not isinstance(norm, BatchStatisticsNorm) or 'connector_idx' in location:
-                return None
-            before[argument] = {**location, 'connector': before_norm}
-            eps[argument[-1]] = norm.eps
-        return before, functools.partial(loss.fused_with_norm, eps_S=eps['S'], eps_T=eps['T'])
+    def _make_comparisons(self) -> None:
+        self.comparisons = {
+            name: FeatureComparison(
+                {argument: self._tap(location) for argument, location in mapping.items()},
+                self.distill_losses[name],
+            )
+            for name, mapping in self.loss_forward_mappings.items()
+        }
+        if not self.reference:
+            self.comparisons = {name: fastest(each) for name, each in self.comparisons.items()}
+        # A loss that is only logged gives no gradient, and DDP waits for one of every weight.
+        trained = self.connectors_of(name for name in self.loss_forward_mappings if 'loss' in name)
+        for name, connector in self.connectors.items():
+            if name not in trained:
+                connector.requires_grad_(False)
 
-    def _feature(
-        self,
-        student_records: Records,
-        teacher_records: Records,
-        recorder: str,
-        from_student: bool,
-        record_idx: int = 0,
-        data_idx: Optional[int] = None,
-        connector: Union[str, nn.Module, None] = None,
-        connector_idx: Optional[int] = None,
-        as_float32: bool = False,
-    ) -> Any:
-        records = student_records if from_student else teacher_records
-        feature = records[recorder][record_idx]
-        if as_float32:
-            feature = _as_float32(feature)
-        if data_idx is not None:
-            feature = feature[data_idx]
-        if isinstance(connector, str):
-            connector = self.connectors[connector]
-        if connector is not None:
-            feature = connector(feature)
-        return feature if connector_idx is None else feature[connector_idx]
+    def _tap(self, location: dict) -> Tap:
+        name = location.get('connector')
+        return Tap(**{**location, 'connector': None if name is None else self.connectors[name]})
 
     @torch.no_grad()
     def fit_connectors(self, student_records: Records, teacher_records: Records) -> None:
@@ -212,16 +184,13 @@ class ConfigurableDistiller(BaseModule):
                 key=lambda item: (self._is_unfitted(item[1]), item[1]['from_student']),
             ):
                 _check_record(student_records, teacher_records, location)
-                raw = self._feature(
-                    student_records,
-                    teacher_records,
-                    **{k: v for k, v in location.items() if not k.startswith('connector')},
-                )
+                bare = {k: v for k, v in location.items() if not k.startswith('connector')}
+                raw = Tap(**bare)(student_records, teacher_records)
                 if location.get('connector') is not None:
                     self._check_is_tensor(location, raw)
                     target = next(filter(torch.is_tensor, arguments.values()), raw)
                     self._fit_connector(location, raw, target)
-                arguments[argument] = self._feature(student_records, teacher_records, **location)
+                arguments[argument] = self._tap(location)(student_records, teacher_records)
             try:
                 self.distill_losses[loss_name](**arguments)
             except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -230,7 +199,7 @@ class ConfigurableDistiller(BaseModule):
                     self._differing_sizes(mapping, arguments)
                     or f'the loss "{loss_name}" can\'t compare features of shape {shapes}: {error}'
                 ) from error
-        self._freeze_what_is_not_trained()
+        self._make_comparisons()
 
     def _is_unfitted(self, location: dict) -> bool:
         name = location.get('connector')
@@ -239,9 +208,9 @@ class ConfigurableDistiller(BaseModule):
     def _fit_connector(self, location: dict, feature: torch.Tensor, target: torch.Tensor) -> None:
         name = location['connector']
         if self._is_unfitted(location):
-            cfg = _with_channels(self.connector_cfgs[name], feature.shape[1], target.shape[1])
+            cfg = with_channels(self.connector_cfgs[name], feature.shape[1], target.shape[1])
             self.connector_cfgs[name] = cfg
-            self.connectors[name] = _build_connector(cfg).eval()
+            self.connectors[name] = build_connector(cfg).eval()
         got = f'{self._source(location)} gives {feature.shape[1]} channels'
         first = self.connectors[name]
         first = first[0] if isinstance(first, nn.Sequential) else first
@@ -286,77 +255,14 @@ class ConfigurableDistiller(BaseModule):
         sources = self.student_sources if location['from_student'] else self.teacher_sources
         return f'"{sources[location["recorder"]]}" of the {side}'
 
-    def _check_names(self) -> None:
-        for loss_name, mapping in self.loss_forward_mappings.items():
-            where = f'loss_forward_mappings["{loss_name}"]'
-            _check_known(where, 'distill_losses', loss_name, self.distill_losses)
-            accepted = inspect.signature(self.distill_losses[loss_name].forward).parameters
-            for argument, location in mapping.items():
-                _check_known(f'{where}["{argument}"]', 'arguments of the loss', argument, accepted)
-                if not isinstance(location.get('from_student'), bool):
-                    raise UsageError(
-                        f'{where}["{argument}"] needs from_student=True or False, '
-                        f'got {location.get("from_student")!r}'
-                    )
-                side = 'student' if location['from_student'] else 'teacher'
-                _check_known(
-                    f'{where}["{argument}"]',
-                    f'{side}_recorders',
-                    location.get('recorder'),
-                    getattr(self, f'{side}_sources'),
-                )
-                if location.get('connector') is not None:
-                    _check_known(
-                        f'{where}["{argument}"]',
-                        'connectors',
-                        location['connector'],
-                        self.connectors,
-                    )
-            missing = [
-                name
-                for name, parameter in accepted.items()
-                if parameter.default is parameter.empty
-                and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-                and name not in mapping
-            ]
-            if missing:
-                raise UsageError(f'{where} gives no value for {missing} of the loss')
-        unused = [name for name in self.distill_losses if name not in self.loss_forward_mappings]
-        if unused:
-            raise UsageError(
-                f'distill_losses {unused} have no entry in loss_forward_mappings, '
-                'so they would never be computed; add one or remove the loss'
-            )
-        used = self._connectors_of(self.loss_forward_mappings)
-        unused = [name for name in self.connectors if name not in used]
-        if unused:
-            raise UsageError(
-                f'connectors {unused} are in no loss_forward_mappings, so no loss would train '
-                'them; name each in one or remove it'
-            )
-
-    def _connectors_of(self, losses: Iterable[str]) -> set[str]:
+    def connectors_of(self, losses: Iterable[str]) -> set[str]:
+        """Return the names of the connectors that the arguments of these losses go through."""
         return {
             location['connector']
             for loss_name in losses
             for location in self.loss_forward_mappings[loss_name].values()
             if location.get('connector') is not None
         }
-
-    def _freeze_what_is_not_trained(self) -> None:
-        # A loss that is only logged gives no gradient, and DDP waits for one of every weight.
-        trained = self._connectors_of(name for name in self.loss_forward_mappings if 'loss' in name)
-        for name, connector in self.connectors.items():
-            if name not in trained and connector is not None:
-                connector.requires_grad_(False)
-
-
-def _check_known(where: str, what: str, name: str, known) -> None:
-    if name not in known:
-        raise UsageError(
-            f'{where}: "{name}" is not one of the {what} {list(known)}'
-            + near_misses(str(name), known)
-        )
 
 
 def _check_record(student_records: Records, teacher_records: Records, location: dict) -> None:
@@ -369,62 +275,5 @@ def _check_record(student_records: Records, teacher_records: Records, location: 
         )
 
 
-def _sources(recorders: dict[str, dict], argument: str) -> dict[str, str]:
-    for name, recorder in recorders.items():
-        if recorder.get('type') != 'ModuleOutputs' or not isinstance(recorder.get('source'), str):
-            raise UsageError(
-                f'{argument}["{name}"] must be dict(type="ModuleOutputs", source="a.module"), '
-                f'got {dict(recorder)}'
-            )
-    return {name: recorder['source'] for name, recorder in recorders.items()}
-
-
 def _shape(output: Any) -> Union[tuple, str]:
     return tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
-
-
-def _as_float32(output: Any) -> Any:
-    if isinstance(output, (list, tuple)):
-        return type(output)(_as_float32(part) for part in output)
-    return output.float() if torch.is_tensor(output) and output.is_floating_point() else output
-
-
-def _build(cfg: dict) -> nn.Module:
-    return MODELS.build({'_scope_': SCOPE, **cfg})
-
-
-def _parts(cfg: Union[dict, list[dict]]) -> list[dict]:
-    return list(cfg) if isinstance(cfg, (list, tuple)) else [cfg]
-
-
-def _build_connector(cfg: Union[dict, list[dict]]) -> nn.Module:
-    built = [_build(part) for part in _parts(cfg)]
-    return nn.Sequential(*built) if isinstance(cfg, (list, tuple)) else built[0]
-
-
-def _with_channels(
-    cfg: Union[dict, list[dict]], incoming: int, outgoing: int
-) -> Union[dict, list[dict]]:
-    """Return a connector's config with these channels wherever it leaves them out."""
-    filled = []
-    for part in _parts(cfg):
-        channels = {
-            name: incoming if name in _INCOMING else outgoing for name in _missing_channels(part)
-        }
-        filled.append({**part, **channels})
-        incoming = next((filled[-1][name] for name in _OUTGOING if name in filled[-1]), incoming)
-    return filled if isinstance(cfg, (list, tuple)) else filled[0]
-
-
-def _missing_channels(cfg: dict) -> list[str]:
-    """Names of the channel arguments that a connector needs and its config leaves out."""
-    connector = model_class(cfg)
-    if connector is None:
-        return []
-    return [
-        name
-        for name, parameter in inspect.signature(connector).parameters.items()
-        if name in (*_INCOMING, *_OUTGOING)
-        and parameter.default in (parameter.empty, None)
-        and cfg.get(name) is None
-    ]

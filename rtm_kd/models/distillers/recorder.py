@@ -2,12 +2,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from rtm_kd.utils.errors import UsageError, near_misses
 
 # Recorder name -> what its module returned, one entry for each time it was called.
 Records = dict[str, list[Any]]
+
+HEAD = 'bbox_head'
 
 
 def check_sources(model: nn.Module, sources: dict[str, str], owner: str) -> None:
@@ -28,6 +31,31 @@ def check_sources(model: nn.Module, sources: dict[str, str], owner: str) -> None
                 f'the {owner} has no module "{source}", the source of its recorder "{name}"'
                 + near_misses(source, modules)
             )
+
+
+def record_features(
+    model: nn.Module, batch_inputs: torch.Tensor, sources: dict[str, str]
+) -> Records:
+    """Run a detector's backbone and neck, and its head where a recorder asks for it.
+
+    Args:
+        model (nn.Module): The student or the teacher.
+        batch_inputs (Tensor): Preprocessed images, (N, 3, H, W).
+        sources (dict[str, str]): Recorder name -> dotted module name.
+
+    Returns:
+        dict[str, list]: Recorder name -> outputs, in the order of the calls.
+    """
+    with record_outputs(model, sources) as records:
+        features = model.extract_feat(batch_inputs)
+        if HEAD in recorded_parts(sources):
+            model.bbox_head(features)
+    return records
+
+
+def recorded_parts(sources: dict[str, str]) -> set[str]:
+    """Return the parts of a detector that recorders look into, such as ``'neck'``."""
+    return {source.split('.')[0] for source in sources.values()}
 
 
 @contextmanager

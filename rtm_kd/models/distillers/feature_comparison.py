@@ -1,0 +1,109 @@
+"""One loss of distillation, ready to run: which features, through what, into which function."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Optional
+
+import torch
+from torch import nn
+
+from ..connectors.batch_statistics_norm import BatchStatisticsNorm
+from ..losses import ChannelWiseDivergence
+from .recorder import Records
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where an argument of a loss comes from.
+
+    Attributes:
+        from_student (bool): Whether from the student's records, else from the teacher's.
+        recorder (str): Name of the recorder.
+        record_idx (int): Which call of the recorded module.
+        data_idx (int, optional): Which of its outputs, where it has several.
+        connector (Module, optional): What the feature goes through.
+        connector_idx (int, optional): Which output of the connector, where it has several.
+        in_float32 (bool): Whether the feature is brought to float32 before it.
+    """
+
+    from_student: bool
+    recorder: str
+    record_idx: int = 0
+    data_idx: Optional[int] = None
+    connector: Optional[nn.Module] = None
+    connector_idx: Optional[int] = None
+    in_float32: bool = False
+
+    def __call__(self, student_records: Records, teacher_records: Records) -> Any:
+        records = student_records if self.from_student else teacher_records
+        feature = records[self.recorder][self.record_idx]
+        if self.data_idx is not None:
+            feature = feature[self.data_idx]
+        if self.in_float32:
+            feature = as_float32(feature)
+        if self.connector is not None:
+            feature = self.connector(feature)
+        return feature if self.connector_idx is None else feature[self.connector_idx]
+
+
+@dataclass(frozen=True)
+class FeatureComparison:
+    """A loss and its arguments.
+
+    Attributes:
+        taps (dict[str, Tap]): Argument of the loss -> where it comes from.
+        loss (Callable): A loss module, or the function that PKD's norms and the divergence are.
+        fused (bool): Whether it is the latter.
+        in_float32 (bool): Whether what the taps give is brought to float32.
+    """
+
+    taps: dict[str, Tap]
+    loss: Callable[..., torch.Tensor]
+    fused: bool = False
+    in_float32: bool = False
+
+    def __call__(self, student_records: Records, teacher_records: Records) -> torch.Tensor:
+        arguments = {name: tap(student_records, teacher_records) for name, tap in self.taps.items()}
+        if self.in_float32:
+            arguments = {name: as_float32(value) for name, value in arguments.items()}
+        return self.loss(**arguments)
+
+
+def fastest(comparison: FeatureComparison) -> FeatureComparison:
+    """Return what computes the same faster, and in float32 whatever the models computed in.
+
+    PKD's norms and the divergence after them become one function. Any other loss gets float32:
+    mixed precision leaves that to the loss, and on a CPU even a softmax would stay halved.
+    """
+    return _fused(comparison) or replace(
+        comparison,
+        # Connectors expect the teacher in the student's precision.
+        taps={
+            name: replace(tap, in_float32=not tap.from_student)
+            for name, tap in comparison.taps.items()
+        },
+        in_float32=True,
+    )
+
+
+def _fused(comparison: FeatureComparison) -> Optional[FeatureComparison]:
+    loss, taps = comparison.loss, comparison.taps
+    if type(loss) is not ChannelWiseDivergence or set(taps) != {'preds_S', 'preds_T'}:
+        return None
+    before, eps = {}, {}
+    for name, tap in taps.items():
+        split = tap.connector.split_norm() if hasattr(tap.connector, 'split_norm') else None
+        before_norm, norm = split or (None, None)
+        if not isinstance(norm, BatchStatisticsNorm) or tap.connector_idx is not None:
+            return None
+        before[name] = replace(tap, connector=before_norm)
+        eps[name.replace('preds', 'eps')] = norm.eps
+    return FeatureComparison(before, functools.partial(loss.fused_with_norm, **eps), fused=True)
+
+
+def as_float32(output: Any) -> Any:
+    """Return a tensor, or each tensor of a tuple or list, in float32 if it is a floating one."""
+    if isinstance(output, (list, tuple)):
+        return type(output)(map(as_float32, output))
+    return output.float() if torch.is_tensor(output) and output.is_floating_point() else output
