@@ -44,8 +44,12 @@ RUN_BY = {
     r'GPUS=\d+ bash tools/slurm_train\.sh': 'test_docs.py::test_slurm_gets_a_command_that_works',
     r'bash tools/dist_(train|test)\.sh': 'test_tools/test_distributed.py::'
     'test_a_run_is_terminated_killed_and_resumed',
-    r'cp -r configs|python tools/(train|check|analysis_tools/report)\.py \S*(configs/|work_dirs/)'
-    r'(mine/)?(rtmdet_s|kd_tiny_rtmdet_s)_bccd': 'test_docs.py::test_own_data_by_hand',
+    r'cp -r configs|python tools/(train|check|analysis_tools/report)\.py '
+    r'(configs/mine|work_dirs)/(rtmdet_teacher|kd_student_teacher)': 'test_docs.py::'
+    'test_own_data_by_hand',
+    r'python tools/check\.py': 'test_tools/test_check.py::test_data_teacher_step_and_time_of_a_run',
+    r'python tools/analysis_tools/report\.py': 'test_tools/test_report.py::'
+    'test_has_every_curve_and_picture',
     r'python tools/train\.py .*--resume': 'test_tools/test_train_and_test.py::'
     'test_train_resume_test_convert',
     r'python tools/train\.py .*--amp': 'test_engine/test_cpu_amp_optim_wrapper.py::'
@@ -61,8 +65,9 @@ RUN_BY = {
     r'python tools/distill\.py': 'test_tools/test_distill.py::'
     'test_one_command_trains_a_teacher_and_a_student',
     r'python tools/compare\.py': 'test_tools/test_compare.py::compared',
-    r'python tools/export\.py .*--format onnx|(?s:import json.*(onnxruntime|torch\.jit))': 'test_'
-    'tools/test_export.py::test_the_example_in_the_readme_needs_nothing_of_ours',
+    r'python tools/export\.py .*--format onnx': 'test_tools/test_export.py::'
+    'test_the_examples_need_nothing_of_ours',
+    r'python examples/infer_': 'test_tools/test_export.py::test_the_examples_need_nothing_of_ours',
     r'python tools/export\.py': 'test_tools/test_export.py::'
     'test_the_tool_takes_the_config_of_the_distillation',
     r'python tools/benchmark\.py .*--exported': 'test_tools/test_benchmark.py::'
@@ -153,7 +158,13 @@ def test_options_within_a_sentence_exist():
 
 
 @pytest.mark.parametrize(
-    'tool', [names(path) for path in sorted((ROOT / 'tools').rglob('*.*')) if path.is_file()]
+    'tool',
+    [
+        names(path)
+        for folder in ('tools', 'examples')
+        for path in sorted((ROOT / folder).rglob('*.*'))
+        if path.suffix in ('.py', '.sh')
+    ],
 )
 def test_every_tool_has_a_help_with_an_example(tool, capsys, monkeypatch):
     if tool.endswith('.sh'):
@@ -174,15 +185,16 @@ def test_bash_can_read_it(doc):
 
 
 def test_own_data_by_hand(data_root, tmp_path, monkeypatch):
-    """What README says step by step, with its own words, on a dataset of twelve images."""
-    typed = [c for doc, c in commands() if (doc == 'README.md' and 'mine' in c) or '_bccd' in c]
-    by_hand = [c for c in typed if runner_of(c).endswith('test_own_data_by_hand')]
+    """What docs/own_data.md has step by step, on a dataset of twelve images."""
+    by_hand = [c for _, c in commands() if runner_of(c).endswith('test_own_data_by_hand')]
     for name in ('configs', 'tools'):
         shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     # What stands at the top of the config is changed there, as by hand.
     options = {k: v for k, v in make_options(data_root).items() if '.' not in k}
-    options.update(max_epochs=2, val_interval=1, teacher_ckpt='work_dirs/rtmdet_s_bccd/epoch_2.pth')
+    options.update(
+        max_epochs=2, val_interval=1, teacher_ckpt='work_dirs/rtmdet_teacher/epoch_2.pth'
+    )
     done = []
     for command in by_hand:
         program, *words = shlex.split(command)
@@ -201,7 +213,7 @@ def test_own_data_by_hand(data_root, tmp_path, monkeypatch):
             done.append(Path(words[0]).stem)
             run_tool(Path(words[0]).relative_to('tools'), *words[1:])
     assert sorted(done) == ['check', 'report', 'train', 'train']
-    assert Path('work_dirs/kd_tiny_rtmdet_s_bccd/report.html').is_file()
+    assert Path('work_dirs/kd_student_teacher/report.html').is_file()
 
 
 # Stands in for the Python of .venv: notes what it is called with, and leaves what a tool would.
