@@ -1,4 +1,4 @@
-"""Time training steps: plain, MMRazor's distillation and ours, interleaved in one process.
+"""Time training steps of plain training, MMRazor's distillation and ours, interleaved.
 
 Examples:
     python tools/benchmark.py tiny-s --size 320 --batch 4
@@ -49,44 +49,50 @@ def parse_args() -> argparse.Namespace:
         'config', help='tiny-s, s-m, m-l or l-x, timed on drawn images; or a distillation config'
     )
     parser.add_argument('--size', type=int, default=320, help='side of the images, in pixels')
-    parser.add_argument('--batch', type=int, default=4, help='images of a step')
-    parser.add_argument('--steps', type=int, default=10, help='steps counted, of each variant')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision, for all')
+    parser.add_argument('--batch', type=int, default=4, help='images per step')
+    parser.add_argument('--steps', type=int, default=10, help='steps to time per variant')
     parser.add_argument(
-        '--preloaded', action='store_true', help='leave the loading of data out of the step'
+        '--amp', action='store_true', help='automatic mixed precision, in all variants'
     )
-    parser.add_argument('--threads', type=int, help='threads of torch, default: its own choice')
     parser.add_argument(
-        '--variants', nargs='+', metavar='NAME', help='of those that it names, default: all'
+        '--preloaded',
+        action='store_true',
+        help='load the images beforehand, so that a step does not include it',
+    )
+    parser.add_argument(
+        '--threads', type=int, help="number of torch's threads, default: torch's choice"
+    )
+    parser.add_argument(
+        '--variants', nargs='+', metavar='NAME', help='variants to time, default: all'
     )
     parser.add_argument(
         '--own-share',
         action='store_true',
-        help='also time connectors and losses alone, with batch 32 at 640',
+        help='also time connectors and losses alone, batch 32 at 640 pixels',
     )
     parser.add_argument(
-        '--start', action='store_true', help='also time the start of train.py to its first step'
+        '--start', action='store_true', help='also time train.py from its start to its first step'
     )
     parser.add_argument(
         '--error',
         metavar='CHECKPOINT',
-        help="instead of times: how far each fast path's losses and gradients are from the "
-        "reference's, for this checkpoint of the distillation CONFIG, on its own data",
+        help='instead of timing, print how far the losses and gradients of each fast path are from '
+        "the reference's, for this checkpoint of the distillation CONFIG, on its data",
     )
     parser.add_argument(
         '--exported',
         metavar='CHECKPOINT',
-        help='instead of steps: an image through the detector of CONFIG, in PyTorch and in each '
-        'format of tools/export.py, on the CPU',
+        help='instead of training steps, time inference of the detector of CONFIG on one image, in '
+        'PyTorch and in each format of tools/export.py, on the CPU',
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         default={},
-        help='with --error and --exported, as train.py',
+        help='with --error and --exported: change values of the config, see tools/train.py',
     )
-    parser.add_argument('--json', help='write the figures to this file')
+    parser.add_argument('--json', help='also write the figures to this file')
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Look at a config before a long run: its data, its teacher, one step, and the time it will take.
+"""Check a config before a long run: its data, its teacher, one step, and the hours it will take.
 
 Example: python tools/check.py configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py
 """
@@ -18,16 +18,20 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='train config file path')
+    parser.add_argument('config', help='config of the distillation, or of a detector')
     parser.add_argument(
         '--images',
         type=int,
         default=200,
-        help='validation images on which the teacher is tested, 0 for none',
+        help='validation images to test the teacher on, 0 for none (default: %(default)s)',
     )
     parser.add_argument('--amp', action='store_true', help='time steps in mixed precision')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as train.py'
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change values of the config, see tools/train.py',
     )
     return parser.parse_args()
 

@@ -1,8 +1,8 @@
-"""Say whether distillation pays off: train the student with and without its teacher, compare.
+"""Measure whether distillation helps: train the student with and without its teacher.
 
 Example: python tools/compare.py configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py --seeds 3
 
-Stopped with Ctrl-C, or killed, the same command goes on where it was.
+After Ctrl-C or a kill, the same command resumes.
 """
 
 import argparse
@@ -27,17 +27,20 @@ def parse_args() -> argparse.Namespace:
         '--seeds',
         type=int,
         default=3,
-        help='pairs of runs, 3 by default; one pair has no interval; more can be added later',
+        help='pairs of runs (default: %(default)s); a single pair has no interval, and more can be '
+        'added later',
     )
     parser.add_argument(
         '--work-dir', help='the dir for all runs, default: work_dirs/CONFIG_compare'
     )
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument(
-        '--test', action='store_true', help="evaluate on the test images, not the validation's"
+        '--test',
+        action='store_true',
+        help='evaluate on the test images instead of the validation images',
     )
     parser.add_argument(
-        '--restart', action='store_true', help='remove the runs that the work dir has'
+        '--restart', action='store_true', help='delete the runs in the work dir and start again'
     )
     parser.add_argument(
         '--cfg-options',
@@ -52,7 +55,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    with report_usage_errors('the same command goes on from here'):
+    with report_usage_errors('the same command continues'):
         summary = compare(**args)
     print(terminal_table(summary))
     print(f'report written to {os.path.join(summary["setting"]["work_dir"], "comparison.html")}')

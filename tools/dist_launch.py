@@ -1,8 +1,8 @@
-"""torchrun, ending as the processes that it launches end.
+"""torchrun with the exit status of the processes that it launches.
 
-dist_train.sh and dist_test.sh start it. Where torchrun ends with a traceback and status 1
-whatever happened, this ends with 143 after a SIGTERM, as clusters expect it, and with 2 and no
-more words after an error that the tool has said in one line.
+dist_train.sh and dist_test.sh start it. torchrun always fails with a traceback and status 1; this
+exits with 143 after a SIGTERM, as clusters expect, and with 2 and no further output after an error
+that the tool has already reported in one line.
 
 Example: python tools/dist_launch.py --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch
 """
@@ -19,7 +19,7 @@ except KeyboardInterrupt:
     print('\nstopped', file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
 
-# With which the tools end on purpose.
+# Exit statuses that the tools use on purpose.
 _STATUSES = (2, 128 + signal.SIGTERM)
 
 

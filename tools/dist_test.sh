@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each. Without a GPU,
-# GPUS is the number of processes, and they talk through gloo.
+# GPUS is the number of processes, which communicate through gloo.
 # Example: bash tools/dist_test.sh configs/kd_tiny_rtmdet_s_neck_300e_coco.py epoch_300.pth 8
 set -euo pipefail
 if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then

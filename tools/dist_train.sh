@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # dist_train.sh CONFIG GPUS [arguments of train.py]
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each. Without a GPU,
-# GPUS is the number of processes, and they talk through gloo.
+# GPUS is the number of processes, which communicate through gloo.
 # Example: bash tools/dist_train.sh configs/kd_tiny_rtmdet_s_neck_300e_coco.py 8 --amp
 set -euo pipefail
 if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then

@@ -1,7 +1,7 @@
-"""From a folder of one's own to a distilled detector: write the configs, check them, train.
+"""Distil a detector on a folder of your own: write the configs, check them, train.
 
-Annotations may be COCO's JSON, YOLO's txt or VOC's XML. The configs are yours from then on:
-change them, and train them with tools/train.py.
+Annotations may be COCO JSON, YOLO txt or Pascal VOC XML. The configs are yours to edit; train an
+edited one with tools/train.py.
 
 Examples:
     python tools/distill.py --data-root data/bccd --student tiny --teacher s --train-teacher
@@ -28,60 +28,75 @@ def parse_args() -> argparse.Namespace:
     data.add_argument('--data-root', required=True, help='folder of the dataset')
     data.add_argument(
         '--train-ann',
-        help='annotations to train on, a file or folder in the data root; default: looked for',
+        help='annotations to train on, a file or folder in the data root; default: searched for',
     )
-    data.add_argument('--val-ann', help='annotations to evaluate on; default: looked for')
-    data.add_argument('--train-img', help='folder of the images; default: found by their names')
-    data.add_argument('--val-img', help='folder of the validation images, if it is another')
+    data.add_argument('--val-ann', help='annotations to evaluate on; default: searched for')
     data.add_argument(
-        '--classes', nargs='+', help='classes to take, in this order; default: all of them'
+        '--train-img', help='folder of the images; default: found by their file names'
     )
+    data.add_argument(
+        '--val-img', help='folder of the validation images; default: that of --train-img'
+    )
+    data.add_argument('--classes', nargs='+', help='classes to use, in this order; default: all')
     data.add_argument(
         '--val-fraction',
         type=float,
-        help='evaluate on this share of the training images; copies stay on one side',
+        help='evaluate on this share of the training images; copies of an image stay together',
     )
-    data.add_argument('--seed', type=int, default=0, help='of the split that --val-fraction makes')
+    data.add_argument(
+        '--seed', type=int, default=0, help='seed of the split that --val-fraction makes'
+    )
     data.add_argument(
         '--train-on-background',
         action='store_true',
-        help='train on images without a box as well, against false alarms',
+        help='also train on images without a box, against false positives',
     )
     models = parser.add_argument_group('models')
     models.add_argument('--student', required=True, choices=SIZES)
     models.add_argument('--teacher', required=True, choices=SIZES)
     models.add_argument(
         '--teacher-ckpt',
-        help="the teacher's weights, a file or URL, or coco for those that were published",
+        help="the teacher's weights: a file, a URL, or coco for the published COCO weights",
     )
     models.add_argument(
         '--train-teacher',
         action='store_true',
-        help='train a teacher on these data first, from --teacher-ckpt if that is given',
+        help='first train a teacher on these data, starting from --teacher-ckpt if given',
     )
-    models.add_argument('--student-ckpt', help='weights that the student starts from, likewise')
+    models.add_argument(
+        '--student-ckpt', help='weights that the student starts from, in the same forms'
+    )
     training = parser.add_argument_group('training')
-    training.add_argument('--epochs', type=int, help='default: by the number of images')
-    training.add_argument('--img-size', type=int, default=640, help='side, in pixels')
-    training.add_argument('--batch-size', type=int, help='default: 8, less for few images')
-    training.add_argument('--lr', type=float, help='default: by the batch size')
+    training.add_argument('--epochs', type=int, help='default: depends on the number of images')
+    training.add_argument(
+        '--img-size',
+        type=int,
+        default=640,
+        help='side of the input, in pixels (default: %(default)s)',
+    )
+    training.add_argument('--batch-size', type=int, help='default: 8, fewer for few images')
+    training.add_argument(
+        '--lr', type=float, help='learning rate, default: depends on the batch size'
+    )
     training.add_argument('--num-workers', type=int, default=2, help='processes that load images')
     training.add_argument('--amp', action='store_true', help='train with mixed precision')
     output = parser.add_argument_group('output')
-    output.add_argument('--name', help="of the data; default: its folder's")
+    output.add_argument('--name', help='name of the dataset; default: the name of its folder')
     output.add_argument(
-        '--work-dir', default='work_dirs', help="the dir for each run's work dir and for new data"
+        '--work-dir',
+        default='work_dirs',
+        help='parent of the work dirs, and of annotations that have to be written',
     )
-    output.add_argument('--config-out', help='the dir for the configs; default: configs/NAME')
-    output.add_argument('--overwrite', action='store_true', help='replace configs that are there')
-    output.add_argument('--resume', action='store_true', help='go on with what was begun')
+    output.add_argument('--config-out', help='folder for the configs; default: configs/NAME')
+    output.add_argument('--overwrite', action='store_true', help='replace existing configs')
+    output.add_argument('--resume', action='store_true', help='resume an interrupted run')
     output.add_argument('--dry-run', action='store_true', help='write and check, but do not train')
     return parser.parse_args()
 
 
 def main() -> None:
     args = vars(parse_args())
-    with report_usage_errors('the same command with --resume goes on from here'):
+    with report_usage_errors('the same command with --resume continues'):
         distill(templates=str(TEMPLATES), **args)
 
 

@@ -1,4 +1,4 @@
-"""Write a detector, or the student of a distillation, as one file to ship.
+"""Export a detector, or the student of a distillation, as one file to ship.
 
 Example: python tools/export.py CONFIG work_dirs/my_run/best.pth --format onnx --with-nms
 """
@@ -19,19 +19,23 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config of the detector, or of the distillation')
-    parser.add_argument('checkpoint', help='checkpoint of either, or best.pth')
+    parser.add_argument('checkpoint', help='checkpoint of either, for example best.pth')
     parser.add_argument('--format', choices=FORMATS, required=True)
-    parser.add_argument('--out-path', help='folder for NAME-HASH.EXT, default: beside it')
+    parser.add_argument(
+        '--out-path', help='folder for NAME-HASH.EXT, default: that of the checkpoint'
+    )
     parser.add_argument('--half', action='store_true', help='weights in float16')
     parser.add_argument(
-        '--with-nms', action='store_true', help='detections instead of the boxes of all priors'
+        '--with-nms',
+        action='store_true',
+        help='output detections instead of the boxes of all priors',
     )
     parser.add_argument(
         '--dynamic',
         action='store_true',
-        help='any number of images, of any size that is a multiple of 32',
+        help='accept any number of images, of any size that is a multiple of 32',
     )
-    parser.add_argument('--licence', help='what the file says of its licence')
+    parser.add_argument('--licence', help='licence to record in the file')
     parser.add_argument(
         '--cfg-options',
         nargs='+',

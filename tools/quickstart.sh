@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From a fresh clone to a distilled detector: install, draw a dataset, train a teacher and a
-# student with and without it, compare. Some ten minutes on two CPU cores, no GPU.
+# From a fresh clone to a distilled detector: install, draw a dataset, train a teacher and a student
+# with and without it, compare. Ten to fifteen minutes on two CPU cores, no GPU.
 # Usage: bash tools/quickstart.sh
-# PYTHON names the interpreter that makes .venv, 3.9 to 3.13.
+# PYTHON names the interpreter that creates .venv, 3.9 to 3.13.
 set -euo pipefail
 if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
     sed -n '2,/^set /{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
@@ -40,10 +40,10 @@ step() {
     printf '%s\t%d\n' "$title" $((SECONDS - started)) >>"$out/logs/seconds.tsv"
 }
 
-# Of MMEngine's log the lines of progress, without their preamble; of the rest the results.
+# Show the progress lines of MMEngine's log, without their preamble, and the results.
 progress() {
     local line
-    # Not awk: some read a pipe in blocks, and then a minute's lines come at once.
+    # Not awk: some versions read a pipe in blocks, and then a minute's lines arrive at once.
     while IFS= read -r line; do
         if [[ $line == *'Epoch('* ]]; then
             sed -E 's/.* - INFO - /  /
@@ -72,11 +72,11 @@ if ! "$python" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 14)
         'and set PYTHON to another interpreter' >&2
     exit 2
 fi
-# Threads that wait for one another leave their core to other programs.
+# Threads that wait for each other leave their core to other programs.
 printf '$ export OMP_WAIT_POLICY=PASSIVE\n'
 export OMP_WAIT_POLICY=PASSIVE
 
-# pip runs only if what it would read has changed, or the folder has moved.
+# pip runs only if the files that it reads have changed, or the folder has moved.
 stamp=.venv/installed-for-quickstart
 wanted=$(pwd && cat setup.py requirements.txt constraints.txt)
 install=("$python" -m pip install --disable-pip-version-check -c constraints.txt -e .)
@@ -98,13 +98,12 @@ step 'Convert the distilled student into a plain checkpoint' \
 step 'Test the student alone' \
     "$python" -W ignore tools/test.py "$student" "$(last_checkpoint plain)" \
     --work-dir "$out/plain_test"
-step 'Test the distilled student, as the plain detector that it is now' \
+step 'Test the distilled student as a plain detector' \
     "$python" -W ignore tools/test.py "$student" "$(ls "$out"/distilled/*_student.pth)" \
     --work-dir "$out/distilled_test"
 step 'Report' "$python" -W ignore tools/analysis_tools/quickstart_report.py "$out"
 
-printf '\n[%s] Done. ' "$(elapsed)"
-printf 'Look at\n'
+printf '\n[%s] Done. Results:\n' "$(elapsed)"
 printf '  %s\n' "$out/report.html" "$out/report.md"
 printf '\n'
 cat "$out/report.md"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of train.py]
-# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS say what to ask the cluster for.
+# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS set what to request from the cluster.
 # Example: GPUS=16 bash tools/slurm_train.sh PARTITION JOB configs/kd_tiny_rtmdet_s_neck_300e_coco.py WORK_DIR
 set -euo pipefail
 if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
@@ -16,7 +16,7 @@ WORK_DIR=${4:?$USAGE}
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 
-# SRUN_ARGS holds several words.
+# SRUN_ARGS may hold several words.
 # shellcheck disable=SC2086
 exec srun -p "$PARTITION" \
     --job-name="$JOB_NAME" \

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The long tests: thousands of fuzzed files and configs, and a run that is killed 25 times.
-# About half an hour on two cores; says how many cases each fuzz test had, and every kill.
+# Run the long tests: thousands of fuzzed files and configs, and a run that is killed 25 times.
+# About half an hour on two cores; prints the number of cases of each fuzz test, and every kill.
 # Usage: bash tools/soak.sh
-# PYTHON names the interpreter that makes .venv; SOAK_SEED=N repeats the kills of a run.
+# PYTHON names the interpreter that creates .venv; SOAK_SEED=N repeats the kills of a run.
 set -euo pipefail
 if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
     sed -n '2,/^set /{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"

@@ -19,17 +19,19 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='test config file path')
-    parser.add_argument('checkpoint', help='checkpoint file, of the distillation or the student')
-    parser.add_argument('--work-dir', help='the dir to save the metrics')
+    parser.add_argument('config', help='config of the detector, or of the distillation')
+    parser.add_argument('checkpoint', help='checkpoint of the distillation or of the student')
+    parser.add_argument('--work-dir', help='folder for the metrics')
     parser.add_argument('--out', help='save the raw predictions to this .pkl file')
     parser.add_argument(
-        '--json-prefix', help='write predictions for a test server, without evaluating them'
+        '--json-prefix', help='write predictions for a test server instead of evaluating them'
     )
     parser.add_argument('--tta', action='store_true', help='use test time augmentation')
     parser.add_argument('--show', action='store_true', help='show the detections')
-    parser.add_argument('--show-dir', help='save painted images to WORK_DIR/TIMESTAMP/SHOW_DIR')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that each is shown')
+    parser.add_argument(
+        '--show-dir', help='save images with the detections to WORK_DIR/TIMESTAMP/SHOW_DIR'
+    )
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each image')
     parser.add_argument(
         '--cfg-options',
         nargs='+',

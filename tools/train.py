@@ -1,4 +1,4 @@
-"""Train a detector, or distil one.
+"""Train or distil a detector.
 
 Example: python tools/train.py configs/kd_tiny_rtmdet_s_neck_300e_coco.py --amp
 """
@@ -19,15 +19,16 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='train config file path')
-    parser.add_argument('--work-dir', help='the dir to save logs and models')
+    parser.add_argument('config', help='config of the detector, or of the distillation')
+    parser.add_argument(
+        '--work-dir', help='folder for logs and checkpoints, default: work_dirs/CONFIG'
+    )
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
-        help='resume from the checkpoint given, or without a value from the newest one in the '
-        'work dir',
+        help='resume from this checkpoint, or without a value from the newest one in the work dir',
     )
     parser.add_argument(
         '--cfg-options',
@@ -35,8 +36,8 @@ def parse_args() -> argparse.Namespace:
         action=DictAction,
         metavar='KEY=VALUE',
         help='change values of the config, for example max_epochs=30 '
-        'optim_wrapper.optimizer.lr=0.001 img_scale="(320, 320)"; what the config computes from '
-        'a value follows it',
+        'optim_wrapper.optimizer.lr=0.001 img_scale="(320, 320)"; values that the config computes '
+        'from them follow',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -46,7 +47,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse_args())
     os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank')))
-    with report_usage_errors('--resume goes on from the last checkpoint'):
+    with report_usage_errors('--resume continues from the last checkpoint'):
         train(**args)
 
 

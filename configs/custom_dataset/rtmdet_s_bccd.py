@@ -1,4 +1,4 @@
-# RTMDet-s on a dataset of one's own: the teacher. Written for the blood cells of BCCD.
+# RTMDet-s on your own dataset: the teacher. The values are those for the blood cells of BCCD.
 _base_ = 'mmyolo::rtmdet/rtmdet_s_syncbn_fast_8xb32-300e_coco.py'
 
 # ======================= What is yours: change this =======================
@@ -17,8 +17,8 @@ max_epochs = 40
 num_epochs_stage2 = 4  # last epochs, without mosaic
 base_lr = 0.001  # for the batch size above, on one GPU
 val_interval = 4  # in epochs
-load_from = None  # checkpoint to start from, of COCO say
-train_on_background = False  # on images without a box as well, against false alarms
+load_from = None  # checkpoint to start from, for example a COCO one
+train_on_background = False  # also train on images without a box, against false positives
 
 # ======================= Possibly modified =======================
 lr_warmup_iters = 100
@@ -40,7 +40,7 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    # As the mosaic does it itself, but after it has kept the whole photograph in its cache.
+    # The mosaic resizes as well, but only after caching the whole photograph.
     dict(type='mmdet.Resize', scale=img_scale, keep_ratio=True),
     dict(
         type='Mosaic',

@@ -2,7 +2,7 @@
 _base_ = './rtmdet_s_bccd.py'
 
 max_epochs = 32
-load_from = None  # checkpoint to start from, of COCO say
+load_from = None  # checkpoint to start from, for example a COCO one
 
 # ======================= What follows from it =======================
 deepen_factor = 0.167

@@ -4,7 +4,7 @@ _base_ = './rtmdet_teacher_drawn.py'
 # ======================= Frequently modified =======================
 deepen_factor = 0.167
 widen_factor = 0.25
-# Fewer than the teacher has: only a teacher that knows more has something to teach.
+# Fewer than the teacher's: only a teacher that is clearly better can teach.
 max_epochs = 8
 val_interval = 2  # in epochs
 

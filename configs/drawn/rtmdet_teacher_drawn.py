@@ -1,5 +1,5 @@
-# The teacher of tools/quickstart.sh: RTMDet-tiny on a dataset that draws itself, from scratch
-# and in minutes on two CPU cores.
+# The teacher of tools/quickstart.sh: RTMDet-tiny on a drawn dataset, from scratch and in minutes on
+# two CPU cores.
 _base_ = 'mmyolo::rtmdet/rtmdet_tiny_syncbn_fast_8xb32-300e_coco.py'
 custom_imports = dict(imports=['rtm_kd'], allow_failed_imports=False)
 
@@ -18,13 +18,13 @@ load_from = None
 # ======================= Possibly modified =======================
 img_scale = (128, 128)  # width, height, in pixels: the size of the drawings
 random_resize_ratio_range = (0.8, 1.25)
-# Not always: a short run has to learn whole objects early. Not never: the 16 positions an image
-# has at stride 32 are too alike for batch norm's statistics of a small batch to hold in
-# evaluation, and that level then sees objects everywhere. Four images in one help.
+# Below 1, because a short run has to learn whole objects early. Above 0, because the 16 positions
+# of an image at stride 32 are so similar that batch norm's statistics of a small batch do not hold
+# in evaluation, and that level then detects objects everywhere; four images in one help.
 mosaic_prob = 0.5
 lr_warmup_iters = 30
-# Of the moving average of the weights: it has the last 50 steps or so. With the 0.0002 of a run of
-# 300 epochs that of a run of 640 steps ends a hundred and sixty steps behind.
+# Momentum of the moving average of the weights, which covers about the last 50 steps. With the
+# 0.0002 of a run of 300 epochs, the average of a run of 640 steps ends 160 steps behind.
 ema_momentum = 0.02
 ema_gamma = 100  # in steps: how soon it forgets the first weights
 
@@ -73,7 +73,7 @@ mosaic = dict(
 )
 train_pipeline = [*load, mosaic, *augment]
 train_pipeline_stage2 = [*load, *augment]
-# Padded at the bottom and the right, as in training, should img_scale be no square.
+# Padded at the bottom and the right, as in training, if img_scale is not a square.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmdet.Resize', scale=img_scale, keep_ratio=True),
@@ -124,7 +124,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(
     max_epochs=max_epochs,
     val_interval=val_interval,
-    dynamic_intervals=None,  # evaluation takes as long as half an epoch here
+    dynamic_intervals=None,  # an evaluation takes as long as half an epoch here
 )
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
 param_scheduler = [

@@ -315,6 +315,91 @@ def test_the_layouts_of_the_usual_tools_are_found(tmp_path, layout, name):
         assert (converted.image_folder / file_name).is_file()
 
 
+BOX = '0 0.5 0.5 0.5 0.5'
+
+
+def one_coco_file(file, name):
+    content = dict(
+        images=[dict(id=0, file_name=name, width=64, height=48)],
+        annotations=[dict(id=1, image_id=0, category_id=0, bbox=[1, 1, 9, 9], area=81, iscrowd=0)],
+        categories=[dict(id=0, name='a', supercategory='')],
+    )
+    write(file, json.dumps(content))
+
+
+def cvat_coco(root):
+    draw(root / 'images/default/a.jpg')
+    one_coco_file(root / 'annotations/instances_default.json', 'a.jpg')
+
+
+def cvat_yolo(root):
+    draw(root / 'obj_train_data/a.jpg')
+    write(root / 'obj_train_data/a.txt', BOX)
+    write(root / 'obj.names', 'a')
+    write(root / 'obj.data', 'classes = 1', 'train = data/train.txt', 'names = data/obj.names')
+    write(root / 'train.txt', 'data/obj_train_data/a.jpg')
+
+
+def cvat_ultralytics(root):
+    draw(root / 'images/train/a.jpg')
+    write(root / 'labels/train/a.txt', BOX)
+    write(root / 'train.txt', 'data/images/train/a.jpg')
+    write(root / 'data.yaml', 'path: .', 'train: train.txt', 'names:', '  0: a')
+
+
+def cvat_voc(root):
+    draw(root / 'JPEGImages/a.jpg')
+    write(root / 'Annotations/a.xml', xml('a.jpg', [('a', (1, 1, 9, 9), 0)]))
+    write(root / 'ImageSets/Main/default.txt', 'a')
+    write(root / 'labelmap.txt', '# label:color_rgb:parts:actions', 'a:1,2,3::')
+
+
+def label_studio_coco(root):
+    draw(root / 'images/1b2c-a.jpg')
+    one_coco_file(root / 'result.json', 'images/1b2c-a.jpg')
+
+
+def label_studio_yolo(root):
+    draw(root / 'images/1b2c-a.jpg')
+    write(root / 'labels/1b2c-a.txt', BOX)
+    write(root / 'classes.txt', 'a')
+    write(root / 'notes.json', json.dumps(dict(categories=[dict(id=0, name='a')], info={})))
+
+
+def label_studio_voc(root):
+    draw(root / 'images/1b2c-a.jpg')
+    write(root / 'Annotations/1b2c-a.xml', xml('1b2c-a.jpg', [('a', (1, 1, 9, 9), 0)]))
+
+
+def labelimg_voc(root):
+    draw(root / 'a.jpg')
+    write(root / 'a.xml', xml('a.jpg', [('a', (1, 1, 9, 9), 0)]))
+
+
+def labelimg_yolo(root):
+    draw(root / 'a.jpg')
+    write(root / 'a.txt', BOX)
+    write(root / 'classes.txt', 'a')
+
+
+@pytest.mark.parametrize(
+    'layout',
+    [cvat_coco, cvat_yolo, cvat_ultralytics, cvat_voc, label_studio_coco, label_studio_yolo]
+    + [label_studio_voc, labelimg_voc, labelimg_yolo],
+)
+def test_exports_without_a_validation_split_are_read(tmp_path, layout):
+    layout(tmp_path)
+    annotations = open_annotations(tmp_path, tmp_path)
+    assert annotations.format.lower() in layout.__name__.replace('ultralytics', 'yolo')
+    assert annotations.classes == ['a']
+    # --val-fraction takes the images to evaluate on from these.
+    converted = annotations.convert(annotations.split_for('train'))
+    assert converted.dropped == {}
+    assert len(converted.content['images']) == len(converted.content['annotations']) == 1
+    file_name = converted.content['images'][0]['file_name']
+    assert (converted.image_folder / file_name).is_file()
+
+
 def one_yolo_image(root, classes=('a',)):
     draw(root / 'images/a.jpg')
     write(root / 'labels/a.txt', '0 0.5 0.5 0.5 0.5')

@@ -284,7 +284,7 @@ def test_a_teacher_of_other_classes_is_not_measured_and_it_says_why(teacher, arm
 def test_ctrl_c_saves_and_leaves_nothing_running(compared):
     stopped = compared['stopped']
     assert stopped['status'] == 130
-    assert 'the same command goes on' in stopped['error'] and 'Traceback' not in stopped['error']
+    assert 'the same command continues' in stopped['error'] and 'Traceback' not in stopped['error']
     assert 'seed_0/distilled/terminated.pth' in stopped['files']
     assert not any(name.startswith('seed_0/plain/') for name in stopped['files'])
     assert 'comparison.json' not in stopped['files']

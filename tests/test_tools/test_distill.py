@@ -130,9 +130,7 @@ def test_ctrl_c_says_how_to_go_on(here, data_root, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         run_tool('distill.py', f'--data-root={data_root}', '--student=tiny', '--teacher=s')
     assert stopped.value.code == 130
-    assert (
-        capsys.readouterr().err == '\nstopped; the same command with --resume goes on from here\n'
-    )
+    assert capsys.readouterr().err == '\nstopped; the same command with --resume continues\n'
 
 
 def test_a_written_config_is_yours_and_not_written_over(here, unchecked, data_root):

@@ -312,23 +312,19 @@ def test_holds_the_averaged_weights_of_a_distillation_and_no_path(folder, export
     [('onnx', 'torch mmcv mmdet mmyolo mmengine rtm_kd onnx cv2'),
      ('torchscript', 'torchvision mmcv mmdet mmyolo mmengine rtm_kd cv2')],
 )  # fmt: skip
-def test_the_example_in_the_readme_needs_nothing_of_ours(
-    exported, pytorch, photos, tmp_path, format, forbidden
-):
-    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.S)
-    path = exported(format, with_nms=True)
-    (example,) = (block for block in blocks if f"'model{path.suffix}'" in block)
-    (tmp_path / f'model{path.suffix}').write_bytes(path.read_bytes())
+def test_the_examples_need_nothing_of_ours(exported, pytorch, photos, tmp_path, format, forbidden):
     with Image.open(photos[0]) as photo:
         photo.resize((96, 64)).save(tmp_path / 'photo.jpg', format='PNG')
     program = (
-        'import sys\n'
+        'import runpy, sys\n'
         f'sys.modules.update(dict.fromkeys({forbidden.split()}))\n'
-        + example.replace('score > 0.3', 'score > 0.001')
+        'del sys.argv[0]\n'
+        'runpy.run_path(sys.argv[0], run_name="__main__")\n'
     )
+    example = ROOT / f'examples/infer_{format}.py'
+    words = [example, exported(format, with_nms=True), tmp_path / 'photo.jpg', '--score', '0.001']
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', program],
-        cwd=tmp_path,
+        [sys.executable, '-W', 'ignore', '-c', program, *map(str, words)],
         capture_output=True,
         text=True,
         check=False,

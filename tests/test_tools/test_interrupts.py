@@ -81,7 +81,7 @@ def test_distill_goes_on_with_resume(ctrl_c, data_root, distilled, tmp_path, mon
     arguments += ['--epochs', 2, '--img-size', 64, '--num-workers', 0, '--name', 'mine']
     moment = 'mmengine.runner.loops.EpochBasedTrainLoop.run_iter'
     said = ctrl_c(moment, lambda: run_tool('distill.py', *arguments))
-    assert said == 'stopped; the same command with --resume goes on from here'
+    assert said == 'stopped; the same command with --resume continues'
 
 
 def test_while_testing(ctrl_c, distilled, options, tmp_path):

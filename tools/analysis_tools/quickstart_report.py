@@ -1,4 +1,4 @@
-"""Report on the three runs of tools/quickstart.sh: numbers, and a page with the pictures.
+"""Write the report of tools/quickstart.sh: numbers, and a page with pictures.
 
 Example: python tools/analysis_tools/quickstart_report.py work_dirs/quickstart
 """
@@ -20,11 +20,11 @@ MAP = 'coco/bbox_mAP'
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """Collect the numbers, as report.json has them."""
+    """Return the numbers as in report.json."""
     runs = {name: WorkDir(folder / name) for name in RUNS}
     result: dict[str, Any] = {'runs': {}, 'versions': versions(), 'machine': machine()}
     for name, run in runs.items():
-        # Tested on their own are the students alone, see tools/quickstart.sh.
+        # Only the students have a test of their own, see tools/quickstart.sh.
         tests = sorted(folder.glob(f'{name}_test/*/*.json'))
         metrics = json.loads(tests[-1].read_text()) if tests else run.val[-1]
         checkpoint = checkpoints_newest_first(run.path)[0]
@@ -53,7 +53,7 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Put the numbers into a page."""
+    """Return the numbers as a Markdown page."""
     distilled = result['runs']['distilled']
     gain = result['distillation_gain_mAP']
     lines = [
@@ -61,8 +61,8 @@ def markdown(result: dict[str, Any]) -> str:
         '',
         f"Distillation changed the student's val mAP by {gain:+.3f}, "
         f'from {result["runs"]["plain"]["val_mAP"]:.3f} to {distilled["val_mAP"]:.3f}. '
-        'One short run each, on a small drawn dataset: another seed moves such numbers by some '
-        'points.',
+        'One short run each, on a small drawn dataset: with another seed such numbers differ by '
+        'several points.',
         '',
         '| | val mAP | mAP at IoU 0.5 | steps | s per step | checkpoint, MB |',
         '| --- | --- | --- | --- | --- | --- |',
@@ -74,9 +74,9 @@ def markdown(result: dict[str, Any]) -> str:
         )
     lines += [
         '',
-        f'With the teacher at work a step of the distilled student takes '
-        f'{distilled["step_time_with_teacher_s"]} s; above is its time after the detach. '
-        f'Converted, its checkpoint has {distilled["student_checkpoint_MB"]} MB: the weights, '
+        f'While the teacher runs, a step of the distilled student takes '
+        f'{distilled["step_time_with_teacher_s"]} s; the table has its time after the detach. '
+        f'Its converted checkpoint has {distilled["student_checkpoint_MB"]} MB: the weights, '
         "without the optimizer's state and the EMA copy.",
         '',
         'Curves, detections and attention: `report.html`.',
@@ -94,7 +94,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('folder', type=Path, help='with the work dirs teacher, plain and distilled')
+    parser.add_argument(
+        'folder', type=Path, help='folder with the work dirs teacher, plain and distilled'
+    )
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Write a page on a training: its curves, what it finds and attends to, its settings.
+"""Write an HTML page on a training: curves, detections, attention and settings.
 
 Example: python tools/analysis_tools/report.py work_dirs/kd_tiny_rtmdet_s_bccd \\
     --plain work_dirs/rtmdet_tiny_bccd
@@ -19,20 +19,20 @@ def parse_args() -> argparse.Namespace:
         'work_dirs',
         nargs='+',
         metavar='work_dir',
-        help='work dir of a training that is at work, done or dead; several come side by side',
+        help='work dir of a running, finished or interrupted training; several are shown side by '
+        'side',
     )
-    parser.add_argument('--plain', help='work dir of the student without a teacher')
-    parser.add_argument('--out', help='file to write, default: report.html in the first work dir')
+    parser.add_argument('--plain', help='work dir of the student trained without a teacher')
+    parser.add_argument('--out', help='file to write (default: report.html in the first work dir)')
     parser.add_argument(
         '--images',
         type=int,
         default=4,
-        help='validation images to show, the worst of twenty times as many; 0 for none, which is '
-        'for the work dir of a stranger: what its config names is built, so it is code '
-        '(default: %(default)s)',
+        help='validation images to show, the worst of twenty times as many (default: %(default)s). '
+        'Use 0 for an untrusted work dir: everything that its config names is built, so it is code',
     )
     parser.add_argument(
-        '--device', default='cpu', help='where the detectors run (default: %(default)s)'
+        '--device', default='cpu', help='device of the detectors (default: %(default)s)'
     )
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
-"""Convert Pascal VOC's XML annotations into COCO's JSON.
+"""Convert Pascal VOC XML annotations to COCO JSON.
 
-tools/distill.py does it by itself. Nothing is written into the dataset.
+tools/distill.py does this automatically. Nothing is written into the dataset.
 
 Example: python tools/dataset_converters/voc2coco.py data/VOCdevkit/VOC2012 data/voc_coco
 """
@@ -18,8 +18,8 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('data', help='the folder of the dataset, or one with XML files')
-    parser.add_argument('out_dir', help='the dir for a JSON file of each split')
-    parser.add_argument('--images', help='folder of the images, if it is not JPEGImages/')
+    parser.add_argument('out_dir', help='folder for a JSON file of each split')
+    parser.add_argument('--images', help='folder of the images, default: JPEGImages/')
     return parser.parse_args()
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     with report_usage_errors():
         path = Path(args.data)
         if not path.is_dir():
-            raise UsageError(f'{path} is no folder')
+            raise UsageError(f'{path} is not a directory')
         images = Path(args.images) if args.images else None
         for line in convert_dataset(VocAnnotations(path, path, images), args.out_dir):
             print(line)

@@ -1,6 +1,6 @@
-"""Convert YOLO's txt annotations into COCO's JSON.
+"""Convert YOLO txt annotations to COCO JSON.
 
-tools/distill.py does it by itself. Nothing is written into the dataset.
+tools/distill.py does this automatically. Nothing is written into the dataset.
 
 Example: python tools/dataset_converters/yolo2coco.py data/mine/data.yaml data/mine_coco
 """
@@ -18,9 +18,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('data', help='data.yaml, or the folder of the dataset')
-    parser.add_argument('out_dir', help='the dir for a JSON file of each split')
-    parser.add_argument('--images', help='folder of the images, if it is not images/')
-    parser.add_argument('--classes', nargs='+', help='names of the labels, if no file has them')
+    parser.add_argument('out_dir', help='folder for a JSON file of each split')
+    parser.add_argument('--images', help='folder of the images, default: images/')
+    parser.add_argument('--classes', nargs='+', help='class names, if no file has them')
     return parser.parse_args()
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     with report_usage_errors():
         path = Path(args.data)
         if not path.exists():
-            raise UsageError(f'there is no {path}')
+            raise UsageError(f'{path} does not exist')
         root = path if path.is_dir() else path.parent
         images = Path(args.images) if args.images else None
         for line in convert_dataset(

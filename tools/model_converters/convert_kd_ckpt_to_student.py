@@ -1,4 +1,4 @@
-"""Turn a distillation checkpoint, ours or MMRazor's, into a plain one of its student.
+"""Convert a distillation checkpoint, ours or MMRazor's, to a plain one of its student.
 
 Example: python tools/model_converters/convert_kd_ckpt_to_student.py work_dirs/epoch_300.pth
 """
@@ -15,7 +15,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('checkpoint', help='checkpoint of a distillation')
-    parser.add_argument('--out-path', help='folder for NAME_student.pth, default: beside it')
+    parser.add_argument(
+        '--out-path', help='folder for NAME_student.pth, default: that of the checkpoint'
+    )
     parser.add_argument('--inplace', action='store_true', help='replace the checkpoint instead')
     return parser.parse_args()
 

@@ -1,0 +1,62 @@
+"""Detect objects in a photograph with an ONNX file of ``tools/export.py --with-nms``.
+
+Needs onnxruntime, numpy and Pillow, and no package of OpenMMLab.
+
+Example: python examples/infer_onnx.py model.onnx photo.jpg
+"""
+
+import argparse
+import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def letterbox(path: str, about: dict) -> tuple[np.ndarray, float, list[int]]:
+    """Resize and pad a photograph as the exported file describes it.
+
+    Returns:
+        tuple: The image, uint8 (3, height, width) in RGB; the factor it was scaled by; the pixels
+        added above, below, on the left and on the right.
+    """
+    (width, height), (left, top) = about['input_size'], about['centering']
+    with Image.open(path) as file:
+        photo = ImageOps.exif_transpose(file).convert('RGB')
+    scale = min(width / photo.width, height / photo.height)
+    x, y = width - round(photo.width * scale), height - round(photo.height * scale)
+    colour = tuple(about['padding_colour'])
+    image = ImageOps.pad(photo, (width, height), Image.BILINEAR, colour, (left, top))
+    padding = [round(y * top), y - round(y * top), round(x * left), x - round(x * left)]
+    return np.asarray(image).transpose(2, 0, 1), scale, padding
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('model', help='ONNX file with NMS')
+    parser.add_argument('photo')
+    parser.add_argument('--score', type=float, default=0.3, help='lowest score to print')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    session = onnxruntime.InferenceSession(args.model, providers=['CPUExecutionProvider'])
+    metadata = session.get_modelmeta().custom_metadata_map
+    about = {key: json.loads(value) for key, value in metadata.items()}
+    image, scale, padding = letterbox(args.photo, about)
+    inputs = {
+        'images': image[None],
+        'scale_factor': np.float32([[scale, scale]]),
+        'pad_param': np.float32([padding]),
+    }
+    _, boxes, scores, labels = session.run(None, inputs)
+    for box, score, label in zip(boxes[0], scores[0], labels[0]):
+        if score >= args.score and label >= 0:
+            print(about['classes'][label], f'{score:.3f}', *box.round(1))
+
+
+if __name__ == '__main__':
+    main()

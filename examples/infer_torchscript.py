@@ -1,0 +1,62 @@
+"""Detect objects in a photograph with a TorchScript file of ``tools/export.py --with-nms``.
+
+Needs torch, numpy and Pillow, and neither torchvision nor a package of OpenMMLab.
+
+Example: python examples/infer_torchscript.py model.pt photo.jpg
+"""
+
+import argparse
+import json
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+
+def letterbox(path: str, about: dict) -> tuple[np.ndarray, float, list[int]]:
+    """Resize and pad a photograph as the exported file describes it.
+
+    Returns:
+        tuple: The image, uint8 (3, height, width) in RGB; the factor it was scaled by; the pixels
+        added above, below, on the left and on the right.
+    """
+    (width, height), (left, top) = about['input_size'], about['centering']
+    with Image.open(path) as file:
+        photo = ImageOps.exif_transpose(file).convert('RGB')
+    scale = min(width / photo.width, height / photo.height)
+    x, y = width - round(photo.width * scale), height - round(photo.height * scale)
+    colour = tuple(about['padding_colour'])
+    image = ImageOps.pad(photo, (width, height), Image.BILINEAR, colour, (left, top))
+    padding = [round(y * top), y - round(y * top), round(x * left), x - round(x * left)]
+    return np.asarray(image).transpose(2, 0, 1), scale, padding
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('model', help='TorchScript file with NMS')
+    parser.add_argument('photo')
+    parser.add_argument('--score', type=float, default=0.3, help='lowest score to print')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    files = {'metadata.json': ''}
+    # A CPU has no fast float16: a file of --half runs there in float32.
+    model = torch.jit.load(args.model, map_location='cpu', _extra_files=files).float()
+    about = json.loads(files['metadata.json'])
+    image, scale, padding = letterbox(args.photo, about)
+    _, boxes, scores, labels = model(
+        torch.from_numpy(image[None].copy()),
+        torch.tensor([[scale, scale]]),
+        torch.tensor([padding]),
+    )
+    for box, score, label in zip(boxes[0], scores[0], labels[0]):
+        if score >= args.score and label >= 0:
+            print(about['classes'][label], f'{score:.3f}', *box.numpy().round(1))
+
+
+if __name__ == '__main__':
+    main()
