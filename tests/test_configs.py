@@ -16,6 +16,11 @@ COCO = {
     'kd_m_rtmdet_l_neck_300e_coco.py': (192, 256, 'l', 'ee3abdc4'),
     'kd_l_rtmdet_x_neck_300e_coco.py': (256, 320, 'x', 'b85cd476'),
 }
+# As they were before the short form of the distiller, and as people have copied them.
+EARLIER = {
+    'kd_tiny_rtmdet_s_bccd.py': ([(96, 128)] * 3, 36),
+    'kd_yolov8_n_yolov8_s_neck_500e_coco.py': ([(64, 128), (128, 256), (256, 512)], 30),
+}
 ALL = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py'))
 
 
@@ -62,6 +67,20 @@ def test_a_copy_alone_in_an_empty_folder_dumps_builds_and_takes_a_step(name, tmp
     assert Config.fromfile(tmp_path / 'dumped.py').model == cfg.model
     assert connected(model) == [(student, teacher)] * 3
     take_a_step(model, batch())
+
+
+@pytest.mark.parametrize('name', EARLIER)
+def test_a_config_of_an_earlier_release_still_builds_and_takes_a_step(name):
+    channels, detach_epoch = EARLIER[name]
+    config = ROOT / 'tests/data/earlier_configs' / name
+    cfg = load_config(str(config), dict(teacher_ckpt='random', max_epochs=40))
+    assert cfg.custom_hooks[-1].detach_epoch == detach_epoch
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model).train()
+    assert connected(model) == channels
+    images, samples = batch()
+    samples['bboxes_labels'][:, 1] = 0
+    take_a_step(model, (images, samples))
 
 
 def test_another_student_is_one_line_and_another_teacher_an_option(tmp_path):
