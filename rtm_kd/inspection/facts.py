@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Optional
 
 from mmengine.config import Config
 
+from rtm_kd.models.distillers import expand
+
 from .work_dir import Run, WorkDir
 
 # Fewer digits than a float has, as many as a person reads.
@@ -120,7 +122,7 @@ def _settings(cfg: Optional[Config]) -> dict[str, Any]:
     if cfg is None:
         return {}
     model = cfg.get('model') or {}
-    distiller = model.get('distiller') or {}
+    distiller = expand(model.get('distiller') or {})
     train = _get(cfg, 'train_dataloader.dataset') or {}
     hooks = [hook for hook in cfg.get('custom_hooks') or [] if isinstance(hook, dict)]
     optimizer = dict(_get(cfg, 'optim_wrapper.optimizer') or {})
