@@ -1,3 +1,4 @@
+import ast
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from helpers import ROOT, batch, build_a_copy_alone, connected, take_a_step
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from rtm_kd.models.distillers import expand
 from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config
 
@@ -48,6 +50,11 @@ def test_coco_config_is_the_published_recipe(name):
     ema, switch, detach = cfg.custom_hooks
     assert ema.type == 'EMAHook'
     assert switch.switch_epoch == detach.detach_epoch == 280
+
+
+def test_the_coco_recipes_alone_spell_out_the_wiring():
+    spelled_out = {config for config in ALL if 'student_recorders' in (ROOT / config).read_text()}
+    assert spelled_out == {f'configs/{name}' for name in COCO}
 
 
 def test_the_coco_configs_differ_in_sizes_and_figures_alone():
@@ -129,8 +136,26 @@ def test_options_reach_what_is_computed_from_them(kd_config):
     assert cfg.model.architecture.train_cfg.assigner.num_classes == 2
     assert cfg.train_dataloader.dataset.pipeline[3].img_scale == (320, 320)
     assert cfg.val_evaluator.ann_file == 'elsewhere/annotations/val.json'
-    assert cfg.model.distiller.distill_losses.loss_pkd_fpn0.tau == 3.0
-    assert cfg.model.distiller.distill_losses.loss_pkd_fpn1.tau == 1.0
+    losses = expand(cfg.model.distiller).distill_losses
+    assert losses.loss_pkd_fpn0.tau == 3.0
+    assert losses.loss_pkd_fpn1.tau == 1.0
+
+
+def test_no_config_changes_a_list_of_its_base_by_number():
+    """Another hook or step in a base would move what stands behind it."""
+    for config in ALL:
+        # Names of what is taken from a base.
+        taken = {'_base_'}
+        for node in ast.walk(ast.parse((ROOT / config).read_text())):
+            if isinstance(node, ast.Assign) and _names(node.value) & taken:
+                taken.update(*map(_names, node.targets))
+            if isinstance(node, ast.Subscript) and _names(node.value) & taken:
+                key = getattr(node.slice, 'value', None)
+                assert isinstance(key, str), f'{config}, line {node.lineno}'
+
+
+def _names(node):
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
 def test_coco_options_reach_head_assigner_schedule_and_detach():
@@ -138,8 +163,8 @@ def test_coco_options_reach_head_assigner_schedule_and_detach():
         str(ROOT / 'configs/kd_tiny_rtmdet_s_neck_300e_coco.py'),
         {
             'num_classes': 3,
-            'max_epochs': 30,
-            'num_epochs_stage2': 5,
+            'max_epochs': 31,
+            'num_epochs_stage2': 6,
             'data_root': 'd/',
             'img_scale': [320, 320],
         },
@@ -147,7 +172,11 @@ def test_coco_options_reach_head_assigner_schedule_and_detach():
     # MMYOLO's transforms refuse a list.
     assert cfg.train_dataloader.dataset.pipeline[2].img_scale == (320, 320)
     assert cfg.model.architecture.num_classes == 3
-    assert cfg.train_cfg.max_epochs == 30
+    assert cfg.train_cfg.max_epochs == 31
+    cosine = cfg.param_scheduler[1]
+    assert (cosine.begin, cosine.end) == (15, 31)
+    # Or it would rise again in the last epoch.
+    assert cosine.T_max == cosine.end - cosine.begin
     assert cfg.custom_hooks[1].switch_epoch == cfg.custom_hooks[2].detach_epoch == 25
     assert cfg.test_dataloader.dataset.data_root == 'd/'
     assert cfg.test_evaluator.ann_file.startswith('d/')

@@ -18,7 +18,15 @@ train_cfg = dict(
     max_epochs=max_epochs,
     dynamic_intervals=[(max_epochs - num_epochs_stage2, _base_.val_interval_stage2)],
 )
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].update(begin=max_epochs // 2, end=max_epochs, T_max=max_epochs - max_epochs // 2)
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(switch_epoch=max_epochs - num_epochs_stage2)
+param_scheduler = [
+    dict(schedule, begin=max_epochs // 2, end=max_epochs, T_max=max_epochs - max_epochs // 2)
+    if schedule.type == 'CosineAnnealingLR'
+    else schedule
+    for schedule in _base_.param_scheduler
+]
+custom_hooks = [
+    dict(hook, switch_epoch=max_epochs - num_epochs_stage2)
+    if hook.type == 'mmdet.PipelineSwitchHook'
+    else hook
+    for hook in _base_.custom_hooks
+]
