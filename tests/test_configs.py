@@ -6,6 +6,7 @@ import sys
 import pytest
 from helpers import ROOT, batch, build_a_copy_alone, connected, take_a_step
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 
 from rtm_kd.models.distillers import expand
@@ -139,6 +140,25 @@ def test_options_reach_what_is_computed_from_them(kd_config):
     losses = expand(cfg.model.distiller).distill_losses
     assert losses.loss_pkd_fpn0.tau == 3.0
     assert losses.loss_pkd_fpn1.tau == 1.0
+
+
+@pytest.mark.parametrize('role, size', [('student', 'tiny'), ('teacher', 's')])
+def test_each_size_gets_the_augmentation_that_mmyolo_gives_it(role, size):
+    cfg = load_config(str(ROOT / f'configs/custom_dataset/rtmdet_{role}.py'))
+    recipe = get_config(f'mmyolo::rtmdet/rtmdet_{size}_syncbn_fast_8xb32-300e_coco.py')
+    compared = 0
+    for step in (step for step in recipe.train_pipeline if step.get('use_cached')):
+        (own,) = (own for own in cfg.train_dataloader.dataset.pipeline if own.type == step.type)
+        for name in ('max_cached_images', 'random_pop', 'prob'):
+            if name in step:
+                assert own[name] == step[name], f'{step.type}.{name}'
+                compared += 1
+    assert compared == (5 if size == 'tiny' else 2)
+    # What is computed from them follows.
+    cfg = load_config(cfg.filename, dict(mixup_prob=0.25, mosaic_max_cached_images=8))
+    pipeline = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert pipeline['YOLOv5MixUp'].prob == 0.25
+    assert pipeline['Mosaic'].max_cached_images == 8
 
 
 def test_no_config_changes_a_list_of_its_base_by_number():

@@ -45,7 +45,7 @@ RUN_BY = {
     r'bash tools/dist_(train|test)\.sh': 'test_tools/test_distributed.py::'
     'test_a_run_is_terminated_killed_and_resumed',
     r'cp -r configs|python tools/(train|check|analysis_tools/report)\.py \S*(configs/|work_dirs/)'
-    r'(mine/)?(rtmdet_s|kd_tiny_rtmdet_s)_bccd': 'test_docs.py::test_own_data_by_hand',
+    r'(mine/)?(rtmdet_teacher|kd_student_teacher)': 'test_docs.py::test_own_data_by_hand',
     r'python tools/train\.py .*--resume': 'test_tools/test_train_and_test.py::'
     'test_train_resume_test_convert',
     r'python tools/train\.py .*--amp': 'test_engine/test_cpu_amp_optim_wrapper.py::'
@@ -175,14 +175,18 @@ def test_bash_can_read_it(doc):
 
 def test_own_data_by_hand(data_root, tmp_path, monkeypatch):
     """What README says step by step, with its own words, on a dataset of twelve images."""
-    typed = [c for doc, c in commands() if (doc == 'README.md' and 'mine' in c) or '_bccd' in c]
+    typed = [
+        c for doc, c in commands() if (doc == 'README.md' and 'mine' in c) or 'student_teacher' in c
+    ]
     by_hand = [c for c in typed if runner_of(c).endswith('test_own_data_by_hand')]
     for name in ('configs', 'tools'):
         shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     # What stands at the top of the config is changed there, as by hand.
     options = {k: v for k, v in make_options(data_root).items() if '.' not in k}
-    options.update(max_epochs=2, val_interval=1, teacher_ckpt='work_dirs/rtmdet_s_bccd/epoch_2.pth')
+    options.update(
+        max_epochs=2, val_interval=1, teacher_ckpt='work_dirs/rtmdet_teacher/epoch_2.pth'
+    )
     done = []
     for command in by_hand:
         program, *words = shlex.split(command)
@@ -201,7 +205,7 @@ def test_own_data_by_hand(data_root, tmp_path, monkeypatch):
             done.append(Path(words[0]).stem)
             run_tool(Path(words[0]).relative_to('tools'), *words[1:])
     assert sorted(done) == ['check', 'report', 'train', 'train']
-    assert Path('work_dirs/kd_tiny_rtmdet_s_bccd/report.html').is_file()
+    assert Path('work_dirs/kd_student_teacher/report.html').is_file()
 
 
 # Stands in for the Python of .venv: notes what it is called with, and leaves what a tool would.

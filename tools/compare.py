@@ -1,6 +1,6 @@
 """Say whether distillation pays off: train the student with and without its teacher, compare.
 
-Example: python tools/compare.py configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py --seeds 3
+Example: python tools/compare.py configs/custom_dataset/kd_student_teacher.py --seeds 3
 
 Stopped with Ctrl-C, or killed, the same command goes on where it was.
 """

@@ -25,6 +25,8 @@ lr_warmup_iters = 100
 random_resize_ratio_range = (0.5, 2.0)
 mosaic_max_cached_images = 40  # no more than there are
 mixup_max_cached_images = 20
+mixup_prob = 1.0
+random_pop = True  # which image leaves a full cache: any, or the oldest
 
 # ======================= What follows from it =======================
 num_classes = len(class_names)
@@ -47,6 +49,7 @@ train_pipeline = [
         img_scale=img_scale,
         use_cached=True,
         max_cached_images=mosaic_max_cached_images,
+        random_pop=random_pop,
         pad_val=114.0,
     ),
     dict(
@@ -68,6 +71,8 @@ train_pipeline = [
         type='YOLOv5MixUp',
         use_cached=True,
         max_cached_images=mixup_max_cached_images,
+        random_pop=random_pop,
+        prob=mixup_prob,
     ),
     dict(type='mmdet.PackDetInputs'),
 ]

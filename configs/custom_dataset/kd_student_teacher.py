@@ -1,11 +1,11 @@
-# RTMDet-tiny distilled from the RTMDet-s of rtmdet_s_bccd.py, on the same dataset.
-_base_ = './rtmdet_tiny_bccd.py'
+# RTMDet-tiny distilled from the RTMDet-s of rtmdet_teacher.py, on the same dataset.
+_base_ = './rtmdet_student.py'
 custom_imports = dict(imports=['rtm_kd'], allow_failed_imports=False)
 
 # ======================= What is yours: change this =======================
 # The teacher: its config, and the checkpoint that training it left.
-teacher = '{{ fileDirname }}/rtmdet_s_bccd.py'
-teacher_ckpt = 'work_dirs/rtmdet_s_bccd/epoch_40.pth'
+teacher = '{{ fileDirname }}/rtmdet_teacher.py'
+teacher_ckpt = 'work_dirs/rtmdet_teacher/epoch_40.pth'
 
 # ======================= Possibly modified =======================
 loss_weight = 1.0  # of each level's distillation loss
