@@ -49,5 +49,7 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
+# How many images a step base_lr is for; with a base_lr of your own, say so here.
+auto_scale_lr = dict(base_batch_size=64, enable=False)
 default_hooks = dict(param_scheduler=dict(total_epochs=int(max_epochs * 1.2)))
 train_cfg = dict(max_epochs=max_epochs)

@@ -60,6 +60,8 @@ val_evaluator = dict(ann_file=data_root + _base_.val_ann_file)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr, batch_size_per_gpu=train_batch_size_per_gpu))
+# How many images a step base_lr is for; with a base_lr of your own, say so here.
+auto_scale_lr = dict(base_batch_size=128, enable=False)
 default_hooks = dict(param_scheduler=dict(max_epochs=max_epochs))
 train_cfg = dict(
     max_epochs=max_epochs, dynamic_intervals=[(stage2_epoch, _base_.val_interval_stage2)]
