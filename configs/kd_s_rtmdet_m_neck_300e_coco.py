@@ -75,10 +75,20 @@ val_evaluator = dict(ann_file=data_root + _base_.val_ann_file)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].update(
-    eta_min=base_lr * 0.05, begin=max_epochs // 2, end=max_epochs, T_max=max_epochs // 2
-)
+# How many images a step base_lr is for; with a base_lr of your own, say so here.
+auto_scale_lr = dict(base_batch_size=256, enable=False)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=_base_.lr_start_factor, by_epoch=False, begin=0, end=1000),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.05,
+        begin=max_epochs // 2,
+        end=max_epochs,
+        T_max=max_epochs - max_epochs // 2,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
 train_cfg = dict(
     max_epochs=max_epochs, dynamic_intervals=[(stage2_epoch, _base_.val_interval_stage2)]
 )

@@ -99,4 +99,4 @@ def kd_config():
 
 @pytest.fixture
 def plain_config():
-    return str(ROOT / 'configs/custom_dataset/rtmdet_tiny_bccd.py')
+    return str(ROOT / 'configs/custom_dataset/rtmdet_student.py')

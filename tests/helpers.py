@@ -21,7 +21,7 @@ from rtm_kd.utils import load_config
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ('disc', 'square')
-KD_CONFIG = str(ROOT / 'configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py')
+KD_CONFIG = str(ROOT / 'configs/custom_dataset/kd_student_teacher.py')
 
 
 def unique_names():

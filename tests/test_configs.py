@@ -1,3 +1,4 @@
+import ast
 import re
 import subprocess
 import sys
@@ -5,8 +6,10 @@ import sys
 import pytest
 from helpers import ROOT, batch, build_a_copy_alone, connected, take_a_step
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 
+from rtm_kd.models.distillers import expand
 from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config
 
@@ -15,6 +18,11 @@ COCO = {
     'kd_s_rtmdet_m_neck_300e_coco.py': (128, 192, 'm', '40af4fe8'),
     'kd_m_rtmdet_l_neck_300e_coco.py': (192, 256, 'l', 'ee3abdc4'),
     'kd_l_rtmdet_x_neck_300e_coco.py': (256, 320, 'x', 'b85cd476'),
+}
+# As they were before the short form of the distiller, and as people have copied them.
+EARLIER = {
+    'kd_tiny_rtmdet_s_bccd.py': ([(96, 128)] * 3, 36),
+    'kd_yolov8_n_yolov8_s_neck_500e_coco.py': ([(64, 128), (128, 256), (256, 512)], 30),
 }
 ALL = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py'))
 
@@ -45,6 +53,11 @@ def test_coco_config_is_the_published_recipe(name):
     assert switch.switch_epoch == detach.detach_epoch == 280
 
 
+def test_the_coco_recipes_alone_spell_out_the_wiring():
+    spelled_out = {config for config in ALL if 'student_recorders' in (ROOT / config).read_text()}
+    assert spelled_out == {f'configs/{name}' for name in COCO}
+
+
 def test_the_coco_configs_differ_in_sizes_and_figures_alone():
     bodies = set()
     for name in COCO:
@@ -62,6 +75,20 @@ def test_a_copy_alone_in_an_empty_folder_dumps_builds_and_takes_a_step(name, tmp
     assert Config.fromfile(tmp_path / 'dumped.py').model == cfg.model
     assert connected(model) == [(student, teacher)] * 3
     take_a_step(model, batch())
+
+
+@pytest.mark.parametrize('name', EARLIER)
+def test_a_config_of_an_earlier_release_still_builds_and_takes_a_step(name):
+    channels, detach_epoch = EARLIER[name]
+    config = ROOT / 'tests/data/earlier_configs' / name
+    cfg = load_config(str(config), dict(teacher_ckpt='random', max_epochs=40))
+    assert cfg.custom_hooks[-1].detach_epoch == detach_epoch
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model).train()
+    assert connected(model) == channels
+    images, samples = batch()
+    samples['bboxes_labels'][:, 1] = 0
+    take_a_step(model, (images, samples))
 
 
 def test_another_student_is_one_line_and_another_teacher_an_option(tmp_path):
@@ -110,8 +137,45 @@ def test_options_reach_what_is_computed_from_them(kd_config):
     assert cfg.model.architecture.train_cfg.assigner.num_classes == 2
     assert cfg.train_dataloader.dataset.pipeline[3].img_scale == (320, 320)
     assert cfg.val_evaluator.ann_file == 'elsewhere/annotations/val.json'
-    assert cfg.model.distiller.distill_losses.loss_pkd_fpn0.tau == 3.0
-    assert cfg.model.distiller.distill_losses.loss_pkd_fpn1.tau == 1.0
+    losses = expand(cfg.model.distiller).distill_losses
+    assert losses.loss_pkd_fpn0.tau == 3.0
+    assert losses.loss_pkd_fpn1.tau == 1.0
+
+
+@pytest.mark.parametrize('role, size', [('student', 'tiny'), ('teacher', 's')])
+def test_each_size_gets_the_augmentation_that_mmyolo_gives_it(role, size):
+    cfg = load_config(str(ROOT / f'configs/custom_dataset/rtmdet_{role}.py'))
+    recipe = get_config(f'mmyolo::rtmdet/rtmdet_{size}_syncbn_fast_8xb32-300e_coco.py')
+    compared = 0
+    for step in (step for step in recipe.train_pipeline if step.get('use_cached')):
+        (own,) = (own for own in cfg.train_dataloader.dataset.pipeline if own.type == step.type)
+        for name in ('max_cached_images', 'random_pop', 'prob'):
+            if name in step:
+                assert own[name] == step[name], f'{step.type}.{name}'
+                compared += 1
+    assert compared == (5 if size == 'tiny' else 2)
+    # What is computed from them follows.
+    cfg = load_config(cfg.filename, dict(mixup_prob=0.25, mosaic_max_cached_images=8))
+    pipeline = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert pipeline['YOLOv5MixUp'].prob == 0.25
+    assert pipeline['Mosaic'].max_cached_images == 8
+
+
+def test_no_config_changes_a_list_of_its_base_by_number():
+    """Another hook or step in a base would move what stands behind it."""
+    for config in ALL:
+        # Names of what is taken from a base.
+        taken = {'_base_'}
+        for node in ast.walk(ast.parse((ROOT / config).read_text())):
+            if isinstance(node, ast.Assign) and _names(node.value) & taken:
+                taken.update(*map(_names, node.targets))
+            if isinstance(node, ast.Subscript) and _names(node.value) & taken:
+                key = getattr(node.slice, 'value', None)
+                assert isinstance(key, str), f'{config}, line {node.lineno}'
+
+
+def _names(node):
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
 def test_coco_options_reach_head_assigner_schedule_and_detach():
@@ -119,8 +183,8 @@ def test_coco_options_reach_head_assigner_schedule_and_detach():
         str(ROOT / 'configs/kd_tiny_rtmdet_s_neck_300e_coco.py'),
         {
             'num_classes': 3,
-            'max_epochs': 30,
-            'num_epochs_stage2': 5,
+            'max_epochs': 31,
+            'num_epochs_stage2': 6,
             'data_root': 'd/',
             'img_scale': [320, 320],
         },
@@ -128,7 +192,11 @@ def test_coco_options_reach_head_assigner_schedule_and_detach():
     # MMYOLO's transforms refuse a list.
     assert cfg.train_dataloader.dataset.pipeline[2].img_scale == (320, 320)
     assert cfg.model.architecture.num_classes == 3
-    assert cfg.train_cfg.max_epochs == 30
+    assert cfg.train_cfg.max_epochs == 31
+    cosine = cfg.param_scheduler[1]
+    assert (cosine.begin, cosine.end) == (15, 31)
+    # Or it would rise again in the last epoch.
+    assert cosine.T_max == cosine.end - cosine.begin
     assert cfg.custom_hooks[1].switch_epoch == cfg.custom_hooks[2].detach_epoch == 25
     assert cfg.test_dataloader.dataset.data_root == 'd/'
     assert cfg.test_evaluator.ann_file.startswith('d/')

@@ -64,7 +64,7 @@ def run(installed, folder, *args, python=sys.executable):
     'base',
     [
         'rtmdet/kd_tiny_rtmdet_s_neck_300e_coco.py',
-        'custom_dataset/kd_tiny_rtmdet_s_bccd.py',
+        'custom_dataset/kd_student_teacher.py',
     ],
 )
 def test_a_config_of_ones_own_can_have_ours_as_its_base(installed, tmp_path, base):
@@ -96,7 +96,7 @@ def test_mim_finds_tools_and_index(installed, tmp_path):
 
 # Ours as the base, in a config as a person writes it beside MMYOLO's: one step of training.
 MINE = """
-_base_ = 'rtm_kd::custom_dataset/kd_tiny_rtmdet_s_bccd.py'
+_base_ = 'rtm_kd::custom_dataset/kd_student_teacher.py'
 model = dict(teacher_ckpt='random', architecture=dict(num_classes=2))
 dataset = dict(data_root={data_root!r}, metainfo=dict(classes=('disc', 'square')))
 loader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dataset)

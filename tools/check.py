@@ -1,6 +1,6 @@
 """Check a config before a long run: its data, its teacher, one step, and the hours it will take.
 
-Example: python tools/check.py configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py
+Example: python tools/check.py configs/custom_dataset/kd_student_teacher.py
 """
 
 import argparse

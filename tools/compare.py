@@ -1,6 +1,6 @@
 """Measure whether distillation helps: train the student with and without its teacher.
 
-Example: python tools/compare.py configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py --seeds 3
+Example: python tools/compare.py configs/custom_dataset/kd_student_teacher.py --seeds 3
 
 After Ctrl-C or a kill, the same command resumes.
 """

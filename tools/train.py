@@ -25,6 +25,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='multiply the learning rate by the images of a step, of all processes, over '
+        'auto_scale_lr.base_batch_size of the config',
+    )
+    parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',

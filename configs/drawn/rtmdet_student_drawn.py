@@ -15,8 +15,16 @@ model = dict(
     bbox_head=dict(head_module=dict(widen_factor=widen_factor)),
 )
 train_cfg = dict(max_epochs=max_epochs, val_interval=val_interval)
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].update(begin=max_epochs // 4, end=max_epochs, T_max=max_epochs - max_epochs // 4)
+param_scheduler = [
+    dict(schedule, begin=max_epochs // 4, end=max_epochs, T_max=max_epochs - max_epochs // 4)
+    if schedule.type == 'CosineAnnealingLR'
+    else schedule
+    for schedule in _base_.param_scheduler
+]
 default_hooks = dict(checkpoint=dict(interval=max_epochs))
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(switch_epoch=max_epochs - _base_.num_epochs_stage2)
+custom_hooks = [
+    dict(hook, switch_epoch=max_epochs - _base_.num_epochs_stage2)
+    if hook.type == 'mmdet.PipelineSwitchHook'
+    else hook
+    for hook in _base_.custom_hooks
+]

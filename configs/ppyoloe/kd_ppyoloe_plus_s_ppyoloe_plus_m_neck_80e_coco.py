@@ -26,23 +26,6 @@ loss_weight = 1.0
 tau = 1.0  # temperature of the softmax over space
 
 # ======================= What follows from it =======================
-levels = ('fpn0', 'fpn1', 'fpn2')
-# What the head gets of each FPN level, as in DAMO-YOLO. PP-YOLOE's out_layers are empty: they stand
-# behind the last stage of the level, whose norm and activation are done.
-recorders = {
-    level: dict(type='ModuleOutputs', source=f'neck.out_layers.{i}')
-    for i, level in enumerate(levels)
-}
-# PKD: both sides to zero mean and unit variance, by the statistics of the batch.
-pkd_norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
-# Their channels follow from student and teacher.
-connectors = dict()
-for level in levels:
-    connectors[f'{level}_s'] = dict(
-        type='rtm_kd.ConvModuleConnector', bias=False, norm_cfg=pkd_norm_cfg, act_cfg=None
-    )
-    connectors[f'{level}_t'] = dict(type='rtm_kd.NormConnector', norm_cfg=pkd_norm_cfg)
-
 model = dict(
     _delete_=True,
     type='rtm_kd.FpnTeacherDistill',
@@ -50,23 +33,12 @@ model = dict(
     teacher=teacher,
     teacher_ckpt=teacher_ckpt,
     distiller=dict(
-        type='rtm_kd.ConfigurableDistiller',
-        student_recorders=recorders,
-        teacher_recorders=recorders,
-        connectors=connectors,
-        distill_losses={
-            f'loss_pkd_{level}': dict(
-                type='rtm_kd.ChannelWiseDivergence', tau=tau, loss_weight=loss_weight
-            )
-            for level in levels
-        },
-        loss_forward_mappings={
-            f'loss_pkd_{level}': dict(
-                preds_S=dict(from_student=True, recorder=level, connector=f'{level}_s'),
-                preds_T=dict(from_student=False, recorder=level, connector=f'{level}_t'),
-            )
-            for level in levels
-        },
+        type='rtm_kd.FpnDistiller',  # written out in kd_tiny_rtmdet_s_neck_300e_coco.py
+        # What the head gets of each FPN level, as in DAMO-YOLO. PP-YOLOE's out_layers are empty:
+        # they stand behind the last stage of the level, whose norm and activation are done.
+        source='neck.out_layers.{}',
+        loss_weight=loss_weight,
+        tau=tau,
     ),
 )
 
@@ -77,5 +49,7 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
+# How many images a step base_lr is for; with a base_lr of your own, say so here.
+auto_scale_lr = dict(base_batch_size=64, enable=False)
 default_hooks = dict(param_scheduler=dict(total_epochs=int(max_epochs * 1.2)))
 train_cfg = dict(max_epochs=max_epochs)

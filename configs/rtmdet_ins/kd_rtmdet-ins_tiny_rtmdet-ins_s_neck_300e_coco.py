@@ -28,24 +28,6 @@ tau = 1.0  # temperature of the softmax over space
 
 # ======================= What follows from it =======================
 stage2_epoch = max_epochs - stage2_num_epochs
-levels = ('fpn0', 'fpn1', 'fpn2')
-# The last convolution of each FPN level, before its norm and activation.
-student_recorders, teacher_recorders = (
-    {
-        level: dict(type='ModuleOutputs', source=f'{layers}.{i}.conv')
-        for i, level in enumerate(levels)
-    }
-    for layers in ('neck.out_convs', teacher_layers)
-)
-# PKD: both sides to zero mean and unit variance, by the statistics of the batch.
-pkd_norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
-# Their channels follow from student and teacher.
-connectors = dict()
-for level in levels:
-    connectors[f'{level}_s'] = dict(
-        type='rtm_kd.ConvModuleConnector', bias=False, norm_cfg=pkd_norm_cfg, act_cfg=None
-    )
-    connectors[f'{level}_t'] = dict(type='rtm_kd.NormConnector', norm_cfg=pkd_norm_cfg)
 
 model = dict(
     _delete_=True,
@@ -54,23 +36,12 @@ model = dict(
     teacher=teacher,
     teacher_ckpt=teacher_ckpt,
     distiller=dict(
-        type='rtm_kd.ConfigurableDistiller',
-        student_recorders=student_recorders,
-        teacher_recorders=teacher_recorders,
-        connectors=connectors,
-        distill_losses={
-            f'loss_pkd_{level}': dict(
-                type='rtm_kd.ChannelWiseDivergence', tau=tau, loss_weight=loss_weight
-            )
-            for level in levels
-        },
-        loss_forward_mappings={
-            f'loss_pkd_{level}': dict(
-                preds_S=dict(from_student=True, recorder=level, connector=f'{level}_s'),
-                preds_T=dict(from_student=False, recorder=level, connector=f'{level}_t'),
-            )
-            for level in levels
-        },
+        type='rtm_kd.FpnDistiller',  # written out in kd_tiny_rtmdet_s_neck_300e_coco.py
+        # The last convolution of each FPN level, before its norm and activation.
+        source='neck.out_convs.{}.conv',
+        teacher_source=teacher_layers + '.{}.conv',
+        loss_weight=loss_weight,
+        tau=tau,
     ),
 )
 
@@ -81,13 +52,25 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].update(
-    eta_min=base_lr * 0.05, begin=max_epochs // 2, end=max_epochs, T_max=max_epochs // 2
-)
+# How many images a step base_lr is for; with a base_lr of your own, say so here.
+auto_scale_lr = dict(base_batch_size=256, enable=False)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-5, by_epoch=False, begin=0, end=1000),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.05,
+        begin=max_epochs // 2,
+        end=max_epochs,
+        T_max=max_epochs - max_epochs // 2,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
 train_cfg = dict(max_epochs=max_epochs, dynamic_intervals=[(stage2_epoch, 1)])
 custom_hooks = [
-    *_base_.custom_hooks,
+    *[
+        dict(hook, switch_epoch=stage2_epoch) if hook.type == 'PipelineSwitchHook' else hook
+        for hook in _base_.custom_hooks
+    ],
     dict(type='rtm_kd.DistillationLossDetachHook', detach_epoch=stage2_epoch),
 ]
-custom_hooks[1].update(switch_epoch=stage2_epoch)

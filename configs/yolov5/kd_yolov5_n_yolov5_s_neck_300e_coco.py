@@ -24,23 +24,6 @@ loss_weight = 0.1
 tau = 1.0  # temperature of the softmax over space
 
 # ======================= What follows from it =======================
-levels = ('fpn0', 'fpn1', 'fpn2')
-# What the head gets of each FPN level, as in DAMO-YOLO. YOLOv5's out_layers are empty: they stand
-# behind the last block of the level, whose norm and activation are done.
-recorders = {
-    level: dict(type='ModuleOutputs', source=f'neck.out_layers.{i}')
-    for i, level in enumerate(levels)
-}
-# PKD: both sides to zero mean and unit variance, by the statistics of the batch.
-pkd_norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
-# Their channels follow from student and teacher.
-connectors = dict()
-for level in levels:
-    connectors[f'{level}_s'] = dict(
-        type='rtm_kd.ConvModuleConnector', bias=False, norm_cfg=pkd_norm_cfg, act_cfg=None
-    )
-    connectors[f'{level}_t'] = dict(type='rtm_kd.NormConnector', norm_cfg=pkd_norm_cfg)
-
 # MMYOLO weights the classification by the number of classes.
 _base_.model.bbox_head.loss_cls.update(
     loss_weight=_base_.loss_cls_weight * (num_classes / 80 * 3 / _base_.num_det_layers)
@@ -53,23 +36,12 @@ model = dict(
     teacher=teacher,
     teacher_ckpt=teacher_ckpt,
     distiller=dict(
-        type='rtm_kd.ConfigurableDistiller',
-        student_recorders=recorders,
-        teacher_recorders=recorders,
-        connectors=connectors,
-        distill_losses={
-            f'loss_pkd_{level}': dict(
-                type='rtm_kd.ChannelWiseDivergence', tau=tau, loss_weight=loss_weight
-            )
-            for level in levels
-        },
-        loss_forward_mappings={
-            f'loss_pkd_{level}': dict(
-                preds_S=dict(from_student=True, recorder=level, connector=f'{level}_s'),
-                preds_T=dict(from_student=False, recorder=level, connector=f'{level}_t'),
-            )
-            for level in levels
-        },
+        type='rtm_kd.FpnDistiller',  # written out in kd_tiny_rtmdet_s_neck_300e_coco.py
+        # What the head gets of each FPN level, as in DAMO-YOLO. YOLOv5's out_layers are empty:
+        # they stand behind the last block of the level, whose norm and activation are done.
+        source='neck.out_layers.{}',
+        loss_weight=loss_weight,
+        tau=tau,
         # MMYOLO's YOLOv5 head multiplies its losses so; without it distillation would count
         # for the less the more images a step has.
         scale_by=('batch_size', 'world_size'),
@@ -88,5 +60,7 @@ val_evaluator = dict(ann_file=data_root + _base_.val_ann_file)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr, batch_size_per_gpu=train_batch_size_per_gpu))
+# How many images a step base_lr is for; with a base_lr of your own, say so here.
+auto_scale_lr = dict(base_batch_size=128, enable=False)
 default_hooks = dict(param_scheduler=dict(max_epochs=max_epochs))
 train_cfg = dict(max_epochs=max_epochs)

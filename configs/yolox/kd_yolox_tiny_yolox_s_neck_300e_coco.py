@@ -26,21 +26,6 @@ tau = 1.0  # temperature of the softmax over space
 # ======================= What follows from it =======================
 # YOLOXModeSwitchHook begins the last epochs one earlier than it counts.
 stage2_epoch = max_epochs - num_last_epochs - 1
-levels = ('fpn0', 'fpn1', 'fpn2')
-# The last convolution of each FPN level, before its norm and activation, as for RTMDet.
-recorders = {
-    level: dict(type='ModuleOutputs', source=f'neck.out_layers.{i}.conv')
-    for i, level in enumerate(levels)
-}
-# PKD: both sides to zero mean and unit variance, by the statistics of the batch.
-pkd_norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
-# Their channels follow from student and teacher.
-connectors = dict()
-for level in levels:
-    connectors[f'{level}_s'] = dict(
-        type='rtm_kd.ConvModuleConnector', bias=False, norm_cfg=pkd_norm_cfg, act_cfg=None
-    )
-    connectors[f'{level}_t'] = dict(type='rtm_kd.NormConnector', norm_cfg=pkd_norm_cfg)
 
 model = dict(
     _delete_=True,
@@ -49,23 +34,11 @@ model = dict(
     teacher=teacher,
     teacher_ckpt=teacher_ckpt,
     distiller=dict(
-        type='rtm_kd.ConfigurableDistiller',
-        student_recorders=recorders,
-        teacher_recorders=recorders,
-        connectors=connectors,
-        distill_losses={
-            f'loss_pkd_{level}': dict(
-                type='rtm_kd.ChannelWiseDivergence', tau=tau, loss_weight=loss_weight
-            )
-            for level in levels
-        },
-        loss_forward_mappings={
-            f'loss_pkd_{level}': dict(
-                preds_S=dict(from_student=True, recorder=level, connector=f'{level}_s'),
-                preds_T=dict(from_student=False, recorder=level, connector=f'{level}_t'),
-            )
-            for level in levels
-        },
+        type='rtm_kd.FpnDistiller',  # written out in kd_tiny_rtmdet_s_neck_300e_coco.py
+        # The last convolution of each FPN level, before its norm and activation, as for RTMDet.
+        source='neck.out_layers.{}.conv',
+        loss_weight=loss_weight,
+        tau=tau,
     ),
 )
 
@@ -76,14 +49,27 @@ val_evaluator = dict(ann_file=data_root + _base_.val_ann_file)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].update(
-    eta_min=base_lr * 0.05, T_max=max_epochs - num_last_epochs, end=max_epochs - num_last_epochs
-)
-param_scheduler[2].update(begin=max_epochs - num_last_epochs, end=max_epochs)
-train_cfg = dict(max_epochs=max_epochs, dynamic_intervals=[(max_epochs - num_last_epochs, 1)])
+# How many images a step base_lr is for; with a base_lr of your own, say so here.
+auto_scale_lr = dict(base_batch_size=256, enable=False)
+constant_lr_epoch = max_epochs - num_last_epochs
+param_scheduler = [
+    dict(type='mmdet.QuadraticWarmupLR', by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.05,
+        begin=5,
+        T_max=constant_lr_epoch,
+        end=constant_lr_epoch,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+    dict(type='ConstantLR', by_epoch=True, factor=1, begin=constant_lr_epoch, end=max_epochs),
+]
+train_cfg = dict(max_epochs=max_epochs, dynamic_intervals=[(constant_lr_epoch, 1)])
 custom_hooks = [
-    *_base_.custom_hooks,
+    *[
+        dict(hook, num_last_epochs=num_last_epochs) if hook.type == 'YOLOXModeSwitchHook' else hook
+        for hook in _base_.custom_hooks
+    ],
     dict(type='rtm_kd.DistillationLossDetachHook', detach_epoch=stage2_epoch),
 ]
-custom_hooks[0].update(num_last_epochs=num_last_epochs)

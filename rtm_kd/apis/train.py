@@ -21,6 +21,7 @@ from rtm_kd.engine import (
     FiniteLossHook,
     SaveOnTerminationHook,
 )
+from rtm_kd.engine.learning_rate import check_learning_rate, enable_auto_scale_lr
 from rtm_kd.engine.runs import (
     build_runner,
     enable_amp,
@@ -36,6 +37,8 @@ from rtm_kd.utils.errors import explain_build_errors
 
 #: What a run with ``save_best`` leaves: the weights of its best epoch, as a plain detector.
 BEST = 'best.pth'
+# With one of them the learning rate is chosen for the batch of this run.
+_LR_OPTIONS = {'base_lr', 'optim_wrapper.optimizer.lr'}
 
 
 def train(
@@ -45,6 +48,7 @@ def train(
     resume: Optional[str] = None,
     cfg_options: Optional[dict[str, Any]] = None,
     launcher: str = 'none',
+    auto_scale_lr: bool = False,
 ) -> Runner:
     """Check a config, then train what it describes.
 
@@ -57,6 +61,8 @@ def train(
             in the work dir that can be read.
         cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        auto_scale_lr (bool): Multiply the learning rate by the images of a step over
+            ``auto_scale_lr.base_batch_size`` of the config.
 
     Returns:
         Runner: The runner, when it is done. Where the config has ``save_best``, the weights of
@@ -73,6 +79,8 @@ def train(
     cfg.launcher = launcher
     if amp:
         enable_amp(cfg)
+    if auto_scale_lr:
+        enable_auto_scale_lr(cfg)
     if resume == 'auto':
         newest = newest_checkpoint(cfg.work_dir)
         cfg.resume = newest is not None
@@ -96,6 +104,7 @@ def train(
         del content
         check_datasets(runner, 'train', 'val')
         check_batch_size(runner)
+        check_learning_rate(runner, chosen=bool(_LR_OPTIONS & {*(cfg_options or {})}))
         for warning in check_pipelines(cfg):
             print_log(warning, 'current', logging.WARNING)
         runner.register_hook(FiniteLossHook())

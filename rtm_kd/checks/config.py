@@ -35,13 +35,14 @@ _NUMBERS = (
     *[(f'{split}_dataloader.num_workers', int, 0) for split in ('train', 'val', 'test')],
     ('optim_wrapper.optimizer.lr', Real, 0),
     ('optim_wrapper.accumulative_counts', int, 1),
+    ('auto_scale_lr.base_batch_size', int, 1),
 )
 # What MMEngine takes for granted.
 _KINDS = (
     *[('model', dict), ('train_dataloader', dict), ('optim_wrapper', dict)],
     *[('default_scope', str), ('work_dir', str), ('load_from', str)],
     *[('param_scheduler', (dict, list)), ('default_hooks', dict), ('custom_hooks', list)],
-    *[('randomness', dict), ('env_cfg', dict), ('log_level', str)],
+    *[('randomness', dict), ('env_cfg', dict), ('log_level', str), ('auto_scale_lr', dict)],
 )
 
 

@@ -134,7 +134,7 @@ def _check(cfg: Config) -> None:
         raise UsageError(
             f'{name} does not distil: its model, a {model.get("type")}, has no architecture and '
             'teacher; give a distillation config, such as '
-            'configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py'
+            'configs/custom_dataset/kd_student_teacher.py'
         )
     loop = cfg.get('train_cfg') or {}
     if loop.get('by_epoch') is False or 'max_epochs' not in loop:

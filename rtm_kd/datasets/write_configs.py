@@ -160,10 +160,9 @@ def render_configs(
         num_workers (int): Processes that load images.
         teacher_start, student_start (str, optional): Weights that their training starts from.
     """
-    num_images = data.num_train_images
     return {
         paths.teacher: render(
-            templates / 'rtmdet_s_bccd.py',
+            templates / 'rtmdet_teacher.py',
             f'RTMDet-{teacher}: the teacher, and the data and the schedule that its student shares.'
             '\nWritten by tools/distill.py, and from here on yours.',
             dict(
@@ -184,13 +183,11 @@ def render_configs(
                 load_from=teacher_start,
                 train_on_background=data.train_on_background,
                 lr_warmup_iters=schedule.warmup_iters,
-                # The transforms take no smaller caches.
-                mosaic_max_cached_images=min(40, max(num_images, 4)),
-                mixup_max_cached_images=min(20, max(num_images // 2, 2)),
+                **_augmentation(teacher, data.num_train_images),
             ),
         ),
         paths.student: render(
-            templates / 'rtmdet_tiny_bccd.py',
+            templates / 'rtmdet_student.py',
             f'RTMDet-{student} on the data of {paths.teacher.name}: the student, undistilled.',
             dict(
                 _base_=f'./{paths.teacher.name}',
@@ -198,10 +195,11 @@ def render_configs(
                 load_from=student_start,
                 deepen_factor=_published(student).deepen_factor,
                 widen_factor=_published(student).widen_factor,
+                **_augmentation(student, data.num_train_images),
             ),
         ),
         paths.distillation: render(
-            templates / 'kd_tiny_rtmdet_s_bccd.py',
+            templates / 'kd_student_teacher.py',
             f'The student of {paths.student.name}, distilled from the teacher of '
             f'{paths.teacher.name}.',
             dict(
@@ -263,6 +261,19 @@ def render(template: Path, title: str, values: Mapping[str, Any]) -> str:
     first = next(i for i, line in enumerate(lines) if not line.startswith('#'))
     header = ''.join(f'# {line}\n' for line in title.split('\n'))
     return header + ''.join(lines[first:])
+
+
+def _augmentation(size: str, num_images: int) -> dict[str, Any]:
+    """What differs from size to size in MMYOLO's mosaic and mixup, with caches for few images."""
+    published = _published(size)
+    (mixup,) = (step for step in published.train_pipeline if step.type == 'YOLOv5MixUp')
+    return dict(
+        # The transforms take no smaller caches.
+        mosaic_max_cached_images=min(published.mosaic_max_cached_images, max(num_images, 4)),
+        mixup_max_cached_images=min(published.mixup_max_cached_images, max(num_images // 2, 2)),
+        mixup_prob=mixup.get('prob', 1.0),
+        random_pop=mixup.get('random_pop', True),
+    )
 
 
 def _literal(value: Any, column: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 from mmengine.config import Config
 
 from rtm_kd.models.distillation import Distillation
+from rtm_kd.models.distillers import expand
 from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
 
 from .work_dir import Run, WorkDir
@@ -123,7 +124,7 @@ def _settings(cfg: Optional[Config]) -> dict[str, Any]:
     if cfg is None:
         return {}
     model = cfg.get('model') or {}
-    distiller = model.get('distiller') or {}
+    distiller = expand(model.get('distiller') or {})
     train = get_value(cfg, 'train_dataloader.dataset') or {}
     hooks = [hook for hook in cfg.get('custom_hooks') or [] if isinstance(hook, dict)]
     optimizer = dict(get_value(cfg, 'optim_wrapper.optimizer') or {})

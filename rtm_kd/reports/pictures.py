@@ -24,6 +24,7 @@ from torch import nn
 
 from rtm_kd.models.algorithms.detector import FEATURE_PARTS, build_detector
 from rtm_kd.models.distillation import Distillation, use_student
+from rtm_kd.models.distillers import expand
 from rtm_kd.models.distillers.recorder import check_sources, record_outputs
 from rtm_kd.registry import DATASETS, MODELS
 from rtm_kd.utils.checkpoint import (
@@ -232,7 +233,7 @@ def _models(runs: Sequence[Run], device: str, notes: list[str]) -> list[_Model]:
     levels = {}
     if distilling is not None:
         with _noted(notes, 'There are no pictures of attention'):
-            levels = _levels(distilling.work_dir.cfg.model.distiller)
+            levels = _levels(expand(distilling.work_dir.cfg.model.distiller))
     students = {level: student for level, (student, _) in levels.items()}
     teachers = {level: teacher for level, (_, teacher) in levels.items()}
     datasets: dict[str, _Dataset] = {}

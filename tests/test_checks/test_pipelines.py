@@ -21,14 +21,14 @@ def own(name):
 
 
 def faults(changes):
-    cfg = own('kd_tiny_rtmdet_s_bccd.py')
+    cfg = own('kd_student_teacher.py')
     cfg.merge_from_dict(changes)
     return check_pipelines(cfg)
 
 
 @pytest.mark.parametrize(
     'config',
-    ['custom_dataset/kd_tiny_rtmdet_s_bccd.py', 'drawn/kd_student_rtmdet_teacher_drawn.py'],
+    ['custom_dataset/kd_student_teacher.py', 'drawn/kd_student_rtmdet_teacher_drawn.py'],
 )
 def test_our_own_configs_bring_images_to_size_alike(config):
     assert check_pipelines(load_config(str(ROOT / 'configs' / config))) == []
@@ -63,7 +63,7 @@ def test_a_difference_is_named(changes, message):
 
 
 def test_without_last_epochs_of_their_own_it_is_training_that_counts():
-    cfg = own('rtmdet_s_bccd.py')
+    cfg = own('rtmdet_teacher.py')
     cfg.custom_hooks = []
     assert check_pipelines(cfg) == []
     cfg.val_dataloader.dataset.pipeline = LETTERBOX

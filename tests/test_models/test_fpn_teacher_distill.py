@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 
 from rtm_kd.models.algorithms import fpn_teacher_distill, teacher_precision
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
+from rtm_kd.models.distillers import expand
 from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config
 
@@ -28,7 +29,9 @@ def mmyolo_scope():
 
 @pytest.fixture
 def model_cfg(kd_config, options):
-    return load_config(kd_config, options).model
+    cfg = load_config(kd_config, options).model
+    cfg.distiller = expand(cfg.distiller)
+    return cfg
 
 
 def batch(size=64):

@@ -10,7 +10,7 @@ from rtm_kd.compat.channels_last import to_channels_last
 from rtm_kd.models.algorithms.fpn_teacher_distill import _contiguous
 from rtm_kd.utils import load_config
 
-STUDENT_CONFIG = str(ROOT / 'configs/custom_dataset/rtmdet_tiny_bccd.py')
+STUDENT_CONFIG = str(ROOT / 'configs/custom_dataset/rtmdet_student.py')
 
 
 class ChannelsLast(Hook):

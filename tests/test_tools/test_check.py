@@ -13,7 +13,7 @@ from rtm_kd.engine.optimizers import CpuAmpOptimWrapper
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.utils import load_config
 
-TEACHER = str(ROOT / 'configs/custom_dataset/rtmdet_s_bccd.py')
+TEACHER = str(ROOT / 'configs/custom_dataset/rtmdet_teacher.py')
 
 
 @pytest.fixture(scope='module')

@@ -155,6 +155,10 @@ def published(size):
     return get_config(f'mmyolo::rtmdet/rtmdet_{size}_syncbn_fast_8xb32-300e_coco.py').model
 
 
+def cached_steps(pipeline):
+    return [step for step in pipeline if step.type in ('Mosaic', 'YOLOv5MixUp')]
+
+
 @pytest.mark.parametrize('student, teacher', [('tiny', 'x'), ('x', 'tiny'), ('s', 's'), ('m', 'l')])
 def test_configs_of_any_pair_say_what_was_asked(here, unchecked, data_root, student, teacher):
     sizes = dict(student=student, teacher=teacher)
@@ -169,6 +173,16 @@ def test_configs_of_any_pair_say_what_was_asked(here, unchecked, data_root, stud
         for part in ('backbone', 'neck'):
             for factor in ('deepen_factor', 'widen_factor'):
                 assert model[part][factor] == published(size)[part][factor]
+    for size, path in (
+        (student, paths.student),
+        (student, paths.distillation),
+        (teacher, paths.teacher),
+    ):
+        mosaic, mixup = cached_steps(load_config(str(path)).train_dataloader.dataset.pipeline)
+        # There are twelve images.
+        assert (mosaic.max_cached_images, mixup.max_cached_images) == (12, 6)
+        assert mixup.prob == (0.5 if size == 'tiny' else 1.0)
+        assert mosaic.random_pop == mixup.random_pop == (size != 'tiny')
     assert cfg.class_names == CLASSES
     assert cfg.train_cfg.max_epochs == 20
     assert cfg.custom_hooks[1].switch_epoch == cfg.custom_hooks[2].detach_epoch == 18
@@ -177,9 +191,9 @@ def test_configs_of_any_pair_say_what_was_asked(here, unchecked, data_root, stud
 def test_only_values_at_the_top_differ_from_the_hand_written_configs(here, unchecked, data_root):
     paths = dry(data_root, teacher_ckpt='random', name='n').configs
     for path, template in (
-        (paths.teacher, 'rtmdet_s_bccd.py'),
-        (paths.student, 'rtmdet_tiny_bccd.py'),
-        (paths.distillation, 'kd_tiny_rtmdet_s_bccd.py'),
+        (paths.teacher, 'rtmdet_teacher.py'),
+        (paths.student, 'rtmdet_student.py'),
+        (paths.distillation, 'kd_student_teacher.py'),
     ):
         texts = [path.read_text(), (ROOT / 'configs/custom_dataset' / template).read_text()]
         bodies = [text[text.index('\nmodel = dict(') :] for text in texts]

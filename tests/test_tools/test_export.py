@@ -82,7 +82,7 @@ def folder(distilled, data_root, tmp_path_factory):
     options = make_options(data_root)
     options['img_scale'] = [96, 64]
     del options['teacher_ckpt']
-    load_config(str(ROOT / 'configs/custom_dataset/rtmdet_tiny_bccd.py'), options).dump(
+    load_config(str(ROOT / 'configs/custom_dataset/rtmdet_student.py'), options).dump(
         folder / 'padded.py'
     )
     (folder / 'letterbox.py').write_text(LETTERBOX)

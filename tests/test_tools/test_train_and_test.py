@@ -27,7 +27,7 @@ def teacher(data_root, tmp_path_factory):
     options.pop('teacher_ckpt')
     done = tool(
         'train.py',
-        ROOT / 'configs/custom_dataset/rtmdet_s_bccd.py',
+        ROOT / 'configs/custom_dataset/rtmdet_teacher.py',
         '--work-dir',
         work_dir,
         '--cfg-options',
@@ -43,7 +43,7 @@ def run(data_root, teacher, tmp_path_factory):
     """Distilled from that teacher, stopped after the first epoch and resumed, by the tool."""
     work_dir = tmp_path_factory.mktemp('kd')
     options = {**make_options(data_root), 'teacher_ckpt': teacher / 'epoch_1.pth'}
-    config = ROOT / 'configs/custom_dataset/kd_tiny_rtmdet_s_bccd.py'
+    config = ROOT / 'configs/custom_dataset/kd_student_teacher.py'
     arguments = [config, '--work-dir', work_dir, '--cfg-options', *as_arguments(options)]
     first = tool('train.py', *arguments, 'max_epochs=1', 'num_epochs_stage2=0')
     assert first.returncode == 0, first.stderr
@@ -251,7 +251,7 @@ def test_testing_weights_of_another_model_is_refused(distilled, options, tmp_pat
     options.pop('teacher_ckpt')
     with pytest.raises(ValueError, match=r'does not fit the model.*expected'):
         run_test(
-            str(ROOT / 'configs/custom_dataset/rtmdet_s_bccd.py'),
+            str(ROOT / 'configs/custom_dataset/rtmdet_teacher.py'),
             str(distilled / 'epoch_3.pth'),
             work_dir=str(tmp_path / 'run'),
             cfg_options=options,

@@ -1,7 +1,7 @@
 """Write an HTML page on a training: curves, detections, attention and settings.
 
-Example: python tools/analysis_tools/report.py work_dirs/kd_tiny_rtmdet_s_bccd \\
-    --plain work_dirs/rtmdet_tiny_bccd
+Example: python tools/analysis_tools/report.py work_dirs/kd_student_teacher \\
+    --plain work_dirs/rtmdet_student
 """
 
 import argparse

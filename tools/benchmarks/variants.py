@@ -6,6 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 from rtm_kd.apis.test import use_student
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
+from rtm_kd.models.distillers import expand
 from rtm_kd.registry import MODELS
 
 #: Name of a variant -> what it is.
@@ -51,7 +52,8 @@ def mmrazor_cfg(model: ConfigDict) -> ConfigDict:
         return value.replace('rtm_kd.', 'mmrazor.') if isinstance(value, str) else value
 
     # MMRazor's connectors need their channels typed.
-    distiller = ConfigDict(model.distiller, connectors=MODELS.build(model).distiller.connector_cfgs)
+    distiller = expand(model.distiller)
+    distiller.connectors = MODELS.build(model).distiller.connector_cfgs
     cfg = respell(ConfigDict(model, distiller=distiller))
     for key in ('teacher_ckpt', 'reference', 'half_teacher'):
         cfg.pop(key, None)
