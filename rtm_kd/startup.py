@@ -19,6 +19,8 @@ def have_a_home() -> None:
     Without ``HOME`` and an entry in the system's list of users, packages that keep a cache end in
     a traceback when they are imported. It is empty, and gone when the process ends.
     """
+    if os.environ.get('HOME') == '':
+        del os.environ['HOME']  # not every package takes this for none
     if os.path.expanduser('~') == '~':
         home = os.environ['HOME'] = tempfile.mkdtemp(prefix='rtm_kd_home_')
         atexit.register(shutil.rmtree, home, ignore_errors=True)
