@@ -1,0 +1,43 @@
+"""A log file on a full disk.
+
+For: mmengine <= 0.10.7.
+Fault: a line of the log that can't be written to its file is a traceback of thirty lines on the
+terminal, and so is each line after it.
+Here: the first is one line, the others are not mentioned. The run goes on, with its log on the
+terminal; the file has what comes when there is space again.
+Can go: when MMEngine's logger handles errors of its file.
+"""
+
+import functools
+import logging
+import sys
+
+from mmengine.logging import MMLogger
+
+
+def _handle_error(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        logging.FileHandler.handleError(handler, record)
+    elif not getattr(handler, 'said', False):
+        handler.said = True
+        print(
+            f"warning: the log file {handler.baseFilename} can't be written ({error.strerror}), "
+            'and the run goes on without it',
+            file=sys.stderr,
+        )
+
+
+def enable() -> None:
+    original = MMLogger.__init__
+    if hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def __init__(self, *args, **kwargs) -> None:
+        original(self, *args, **kwargs)
+        for handler in self.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handleError = functools.partial(_handle_error, handler)
+
+    MMLogger.__init__ = __init__
