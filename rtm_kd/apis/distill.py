@@ -115,9 +115,7 @@ def distill(
     """
     name = name or Path(os.path.abspath(Path(data_root).expanduser())).name
     config_dir = Path(config_out or Path('configs', name))
-    _check_arguments(
-        student, teacher, img_size, config_dir, epochs=epochs, batch_size=batch_size, lr=lr
-    )
+    _check_arguments(student, teacher, img_size, epochs=epochs, batch_size=batch_size, lr=lr)
     check_output_folder('--config-out', config_dir)
     check_output_folder('--work-dir', work_dir)
     teacher_start, student_start = _weights(teacher_ckpt, teacher), _weights(student_ckpt, student)
@@ -211,11 +209,7 @@ def distill(
 
 
 def _check_arguments(
-    student: str,
-    teacher: str,
-    img_size: int,
-    config_dir: Path,
-    **numbers: Optional[float],
+    student: str, teacher: str, img_size: int, **numbers: Optional[float]
 ) -> None:
     for option, size in (('--student', student), ('--teacher', teacher)):
         if size not in SIZES:
@@ -226,13 +220,6 @@ def _check_arguments(
     if img_size < _STRIDE * 2 or img_size % _STRIDE:
         raise UsageError(
             f'--img-size must be a multiple of {_STRIDE} from {_STRIDE * 2} up, got {img_size}'
-        )
-    folder = os.path.abspath(config_dir)
-    if "'" in folder:
-        # MMEngine puts it between quotes, for the config of the teacher.
-        raise UsageError(
-            f"a config's folder must not have a quote in its path, got {folder}; give another with "
-            '--config-out'
         )
 
 
