@@ -10,7 +10,13 @@ from typing import Optional
 from rtm_kd.datasets.prepare import PreparedData, prepare_data
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
-from rtm_kd.utils.checkpoint import check_start, newest_checkpoint, read_checkpoint, save_detector
+from rtm_kd.utils.checkpoint import (
+    check_start,
+    class_names,
+    newest_checkpoint,
+    read_checkpoint,
+    save_detector,
+)
 from rtm_kd.utils.errors import name_what_can_not_be_built, printable
 from rtm_kd.utils.files import written_whole
 
@@ -208,9 +214,7 @@ def distill(
     return result
 
 
-def _check_arguments(
-    student: str, teacher: str, img_size: int, **numbers: Optional[float]
-) -> None:
+def _check_arguments(student: str, teacher: str, img_size: int, **numbers: Optional[float]) -> None:
     for option, size in (('--student', student), ('--teacher', teacher)):
         if size not in SIZES:
             raise UsageError(f'{option} must be one of {", ".join(SIZES)}, got "{size}"')
@@ -252,8 +256,7 @@ def _teacher_warnings(checkpoint: str, classes: list[str]) -> list[str]:
         ]
     if checkpoint == RANDOM or '://' in checkpoint:
         return []
-    meta = read_checkpoint(checkpoint).get('meta') or {}
-    taught = (meta.get('dataset_meta') or {}).get('classes')
+    taught = class_names(read_checkpoint(checkpoint).get('meta', {}).get('dataset_meta'))
     if taught is None or set(taught) == set(classes):
         return []
     return [

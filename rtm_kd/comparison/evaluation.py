@@ -14,7 +14,12 @@ from pycocotools.cocoeval import COCOeval
 
 from rtm_kd.apis.test import build_test_runner
 from rtm_kd.utils import UsageError
-from rtm_kd.utils.checkpoint import from_mmdet_names, read_checkpoint, student_state_dict
+from rtm_kd.utils.checkpoint import (
+    class_names,
+    from_mmdet_names,
+    read_checkpoint,
+    student_state_dict,
+)
 
 #: Names of the figures, in the order in which they are shown.
 METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -120,8 +125,8 @@ def average_precisions(
 
 
 def _check_classes(meta: dict, metainfo: dict, checkpoint: str) -> None:
-    learnt = (meta.get('dataset_meta') or {}).get('classes')
-    if learnt and tuple(learnt) != tuple(metainfo.get('classes', learnt)):
+    learnt = class_names(meta.get('dataset_meta'))
+    if learnt and learnt != list(metainfo.get('classes', learnt)):
         raise UsageError(
             f'{checkpoint} has learnt the classes {", ".join(learnt)}, and the data have '
             f'{", ".join(metainfo["classes"])}'

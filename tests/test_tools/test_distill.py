@@ -317,6 +317,19 @@ def test_a_teacher_of_other_classes_is_pointed_out(run, here, unchecked, data_ro
     assert 'other classes (cat, dog); only its backbone and neck' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    'metainfo', [['cat'], dict(classes=[1, 2]), dict(classes=[['cat']]), dict(classes=3)]
+)
+def test_of_a_teacher_whose_classes_are_no_names_nothing_is_said(
+    run, here, unchecked, data_root, capsys, metainfo
+):
+    teacher = read_checkpoint(str(run[0] / 'work_dirs' / TEACHER / 'best.pth'))
+    teacher['meta']['dataset_meta'] = metainfo
+    torch.save(teacher, here / 'other.pth')
+    dry(data_root, teacher_ckpt='other.pth', name='other')
+    assert 'other classes' not in capsys.readouterr().out
+
+
 def test_a_batch_of_more_images_than_there_are_is_refused(plain_config, options, tmp_path):
     options.pop('teacher_ckpt')
     options['train_batch_size_per_gpu'] = 13
