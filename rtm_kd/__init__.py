@@ -1,8 +1,10 @@
 """Distilling RTMDet and its MMYOLO relatives."""
 
-from .interrupts import name_stop_while_importing
+from .startup import end_with_launcher, have_a_home, name_stop_while_importing
 
 name_stop_while_importing()
+end_with_launcher()
+have_a_home()
 
 from . import compat  # noqa: E402
 

@@ -7,6 +7,7 @@ that the tool has already reported in one line.
 Example: python tools/dist_launch.py --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch
 """
 
+import os
 import signal
 import sys
 
@@ -31,6 +32,8 @@ def main() -> None:
         args = parse_args(words)
         if not _is_count(args.nproc_per_node):
             _refuse(f'the number of processes must be 1 or more, got {args.nproc_per_node}')
+        # Which ends them if this process is killed.
+        os.environ['RTM_KD_LAUNCHER'] = str(os.getpid())
         run(args)
     except RuntimeError as error:
         if 'EADDRINUSE' not in str(error):

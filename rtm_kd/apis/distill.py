@@ -27,7 +27,13 @@ from rtm_kd.datasets.write_configs import (
 from rtm_kd.engine.runs import build_runner, quiet, temporary_run_config
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
-from rtm_kd.utils.checkpoint import check_start, newest_checkpoint, read_checkpoint, save_detector
+from rtm_kd.utils.checkpoint import (
+    check_start,
+    class_names,
+    newest_checkpoint,
+    read_checkpoint,
+    save_detector,
+)
 from rtm_kd.utils.errors import explain_build_errors, printable
 from rtm_kd.utils.files import atomic_write
 
@@ -114,9 +120,7 @@ def distill(
     """
     name = name or Path(os.path.abspath(Path(data_root).expanduser())).name
     config_dir = Path(config_out or Path('configs', name))
-    _check_arguments(
-        student, teacher, img_size, config_dir, epochs=epochs, batch_size=batch_size, lr=lr
-    )
+    _check_arguments(student, teacher, img_size, epochs=epochs, batch_size=batch_size, lr=lr)
     check_output_folder('--config-out', config_dir)
     check_output_folder('--work-dir', work_dir)
     teacher_start, student_start = _weights(teacher_ckpt, teacher), _weights(student_ckpt, student)
@@ -209,13 +213,7 @@ def distill(
     return result
 
 
-def _check_arguments(
-    student: str,
-    teacher: str,
-    img_size: int,
-    config_dir: Path,
-    **numbers: Optional[float],
-) -> None:
+def _check_arguments(student: str, teacher: str, img_size: int, **numbers: Optional[float]) -> None:
     for option, size in (('--student', student), ('--teacher', teacher)):
         if size not in SIZES:
             raise UsageError(f'{option} must be one of {", ".join(SIZES)}, got "{size}"')
@@ -225,13 +223,6 @@ def _check_arguments(
     if img_size < _STRIDE * 2 or img_size % _STRIDE:
         raise UsageError(
             f'--img-size must be a multiple of {_STRIDE} from {_STRIDE * 2} up, got {img_size}'
-        )
-    folder = os.path.abspath(config_dir)
-    if "'" in folder:
-        # MMEngine puts it between quotes, for the config of the teacher.
-        raise UsageError(
-            f"a config's folder must not have a quote in its path, got {folder}; give another with "
-            '--config-out'
         )
 
 
@@ -264,8 +255,7 @@ def _teacher_warnings(checkpoint: str, classes: list[str]) -> list[str]:
         ]
     if checkpoint == RANDOM or '://' in checkpoint:
         return []
-    meta = read_checkpoint(checkpoint).get('meta') or {}
-    taught = (meta.get('dataset_meta') or {}).get('classes')
+    taught = class_names(read_checkpoint(checkpoint).get('meta', {}).get('dataset_meta'))
     if taught is None or set(taught) == set(classes):
         return []
     return [

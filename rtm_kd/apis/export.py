@@ -17,7 +17,12 @@ from rtm_kd.deploy.onnx_graph import import_onnx
 from rtm_kd.models.distillation import use_student
 from rtm_kd.registry import DATASETS, MODELS
 from rtm_kd.utils import UsageError, load_config
-from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint, student_state_dict
+from rtm_kd.utils.checkpoint import (
+    check_state_dict,
+    class_names,
+    read_checkpoint,
+    student_state_dict,
+)
 from rtm_kd.utils.config import get_value, innermost_dataset
 from rtm_kd.utils.errors import explain_build_errors
 from rtm_kd.utils.files import atomic_write
@@ -201,9 +206,9 @@ def _classes(cfg: Config, model: BaseModel, content: dict[str, Any]) -> list[str
         dataset.get('metainfo'),
         getattr(kind, 'METAINFO', None),
     ):
-        names = (metainfo or {}).get('classes') or ()
-        if len(names) == number:
-            return list(names)
+        names = class_names(metainfo)
+        if names is not None and len(names) == number:
+            return names
     raise UsageError(
         f'the model has {number} classes, and neither the checkpoint nor the config has as many '
         'names for them; set metainfo=dict(classes=(...)) in the dataset of test_dataloader'
@@ -223,7 +228,9 @@ def _weights(model: BaseModel, content: dict[str, Any], facts: dict[str, Any], h
     if half:
         state_dict = {name: _halved(name, value) for name, value in state_dict.items()}
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
-    meta['dataset_meta'] = dict(meta.get('dataset_meta') or {}, classes=tuple(facts['classes']))
+    known = meta.get('dataset_meta')
+    known = known if isinstance(known, dict) else {}
+    meta['dataset_meta'] = {**known, 'classes': tuple(facts['classes'])}
     file = io.BytesIO()
     torch.save(dict(meta=dict(meta, export=facts), state_dict=state_dict), file)
     return file.getvalue()

@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import traceback
 from collections import defaultdict
 from typing import Any, Optional
 
@@ -129,13 +130,12 @@ def name_faulty_images(dataset: BaseDataset) -> None:
 def _prepare_data(dataset: BaseDataset, index: int) -> Any:
     try:
         return type(dataset).prepare_data(dataset, index)
-    except (AssertionError, OSError, cv2.error) as error:
+    except (AssertionError, AttributeError, OSError, cv2.error) as error:
         reason = str(error).strip().split('\n')[0]
         path = getattr(error, 'filename', None)
-        if isinstance(error, AssertionError):
-            # As MMCV's loader says it; any other assertion is not about the file.
-            _, undecoded, path = reason.partition('failed to load image: ')
-            if not undecoded:
+        if isinstance(error, (AssertionError, AttributeError)):
+            path = _undecoded(error)
+            if path is None:
                 raise
             reason = 'it is not an image, or damaged or cut off'
         elif isinstance(error, cv2.error):
@@ -148,6 +148,19 @@ def _prepare_data(dataset: BaseDataset, index: int) -> Any:
             f"the image {info['img_path']} (id {info.get('img_id', index)}) can't be used: "
             f'{reason}; replace the file, or take it out of {dataset.ann_file}'
         ) from error
+
+
+def _undecoded(error: Exception) -> Optional[str]:
+    """Return the path of the image that MMCV's loader could not decode, if that is the error.
+
+    The loader says so in an assertion, and ``python -O`` leaves assertions out: then it fails on
+    the next line, which does not name the file.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        values = frame.f_locals
+        if frame.f_code is LoadImageFromFile.transform.__code__ and values.get('img', '') is None:
+            return values['filename']
+    return None
 
 
 def _reads_files(dataset: BaseDataset) -> bool:

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from rtm_kd.utils import UsageError
-from rtm_kd.utils.checkpoint import check_state_dict
+from rtm_kd.utils.checkpoint import check_state_dict, class_names
 from rtm_kd.utils.config import get_value, innermost_dataset
 
 _BEGIN = 'begin from its weights, load_from={0}, or resume from another, such as epoch_N.pth'
@@ -50,7 +50,7 @@ def check_resumable(content: dict[str, Any], checkpoint: str, cfg: Config) -> No
             f"{checkpoint} can't be resumed: it has {' and '.join(odd)}, which has to be an "
             f'integer from 0 up; {_BEGIN.format(checkpoint)}'
         )
-    learnt, classes = _classes(meta.get('dataset_meta')), _config_classes(cfg)
+    learnt, classes = class_names(meta.get('dataset_meta')), _config_classes(cfg)
     if learnt is not None and classes is not None and learnt != classes:
         place = next(
             (i for i, pair in enumerate(zip(learnt, classes)) if pair[0] != pair[1]),
@@ -137,15 +137,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def _classes(metainfo: Any) -> Optional[list[str]]:
-    classes = metainfo.get('classes') if isinstance(metainfo, dict) else None
-    return list(classes) if isinstance(classes, (list, tuple)) else None
-
-
 def _config_classes(cfg: Config) -> Optional[list[str]]:
     dataset = innermost_dataset(get_value(cfg, 'train_dataloader.dataset'))
-    return _classes(get_value(dataset, 'metainfo'))
+    return class_names(get_value(dataset, 'metainfo'))
 
 
 def _at(classes: list[str], place: int) -> str:
-    return f'"{str(classes[place])[:40]}"' if place < len(classes) else 'none'
+    return f'"{classes[place][:40]}"' if place < len(classes) else 'none'

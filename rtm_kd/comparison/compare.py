@@ -167,7 +167,7 @@ class _Comparison:
             )
         if before is None:
             for arm, cfg in self.arms.items():
-                cfg.dump(str(self._config(arm)))
+                self._write_config(arm, cfg)
             write_json(path, plan)
 
     def evaluate_teacher(self) -> tuple[Optional[dict], str]:
@@ -179,7 +179,7 @@ class _Comparison:
         result = work_dir / f'{self.split}.json'
         if not result.is_file():
             self.progress.say('evaluating the teacher')
-            cfg.dump(str(self._config('teacher')))
+            self._write_config('teacher', cfg)
             checkpoint = self.arms['distilled'].model.teacher_ckpt
             code, log = self._execute(
                 work_dir, 'teacher', 'teacher', ['--checkpoint', checkpoint], lambda: None
@@ -252,6 +252,10 @@ class _Comparison:
 
     def _config(self, name: str) -> Path:
         return self.folder / f'{name}.py'
+
+    def _write_config(self, name: str, cfg: Config) -> None:
+        with atomic_write(self._config(name)) as part:
+            part.write_text(cfg.pretty_text, encoding='utf-8')
 
 
 def _check_teacher_file(cfg: Config) -> None:

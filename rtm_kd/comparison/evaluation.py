@@ -14,7 +14,12 @@ from pycocotools.cocoeval import COCOeval
 
 from rtm_kd.engine.runs import build_test_runner
 from rtm_kd.utils import UsageError
-from rtm_kd.utils.checkpoint import from_mmdet_names, read_checkpoint, student_state_dict
+from rtm_kd.utils.checkpoint import (
+    class_names,
+    from_mmdet_names,
+    read_checkpoint,
+    student_state_dict,
+)
 from rtm_kd.utils.config import bare_type
 from rtm_kd.utils.internals import ground_truth_of
 
@@ -122,8 +127,8 @@ def average_precisions(
 
 
 def _check_classes(meta: dict, metainfo: dict, checkpoint: str) -> None:
-    learnt = (meta.get('dataset_meta') or {}).get('classes')
-    if learnt and tuple(learnt) != tuple(metainfo.get('classes', learnt)):
+    learnt = class_names(meta.get('dataset_meta'))
+    if learnt and learnt != list(metainfo.get('classes', learnt)):
         raise UsageError(
             f'{checkpoint} has learnt the classes {", ".join(learnt)}, and the data have '
             f'{", ".join(metainfo["classes"])}'

@@ -12,6 +12,7 @@ from . import (
     config_interrupts,
     config_text,
     cpu_distributed,
+    log_file,
     mmcv_ext,
     mmcv_version,
     mmrazor_quantization,
@@ -30,6 +31,7 @@ _FIXES = (
     package_configs,
     config_text,
     coco_ground_truth,
+    log_file,
 )
 
 

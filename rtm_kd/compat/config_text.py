@@ -5,17 +5,23 @@ Fault: MMEngine puts values into the *text* of a config in place of ``{{ ... }}`
 before Python reads it, and the default of ``{{$NAME:default}}`` is a regular expression and a
 template. So a class name in a config that was dumped, or a folder's name in place of
 ``{{ fileDirname }}``, may become code.
-Here: a dumped config has no ``{{``, since :func:`inert` writes it with an escape, and the name of a
-config's file or folder comes in with escapes for all that a string literal may not hold.
+Here: a dumped config has no ``{{``, in Python, JSON and YAML, since it is written with an escape,
+and the name of a config's file or folder comes in with escapes for all that a string literal may
+not hold.
 Can go: when MMEngine replaces values in the parsed config.
 """
 
 import functools
 import os
 import re
+from typing import Any, Optional
 
 import mmengine
+import mmengine.config.config as mmengine_config
+import yaml
+from mmengine import fileio
 from mmengine.config import Config
+from mmengine.fileio.handlers import yaml_handler
 from mmengine.utils import digit_version
 
 _FILE_VARIABLE = re.compile(
@@ -32,6 +38,29 @@ def inert(source: str) -> str:
             and inside of one no backslash before it is without its own.
     """
     return source.replace('{{', r'{\x7b')
+
+
+class _Dumper(yaml_handler.Dumper):
+    """Puts between double quotes what has ``{{``: nowhere else does YAML know escapes."""
+
+
+def _represent_str(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = '"' if '{{' in text else None
+    return dumper.represent_scalar('tag:yaml.org,2002:str', text, style=style)
+
+
+_Dumper.add_representer(str, _represent_str)
+# Format -> arguments of its writer.
+_FORMATS = dict(json={}, yaml=dict(Dumper=_Dumper), yml=dict(Dumper=_Dumper))
+
+
+def _dump(values: dict, file: Optional[str] = None, file_format: Optional[str] = None) -> Any:
+    if file_format not in _FORMATS:
+        return fileio.dump(values, file=file, file_format=file_format)
+    text = fileio.dump(values, file_format=file_format, **_FORMATS[file_format])
+    # Of both only a string has it.
+    text = text.replace('{{', r'{\u007b')
+    return text if file is None else fileio.put_text(text, file)
 
 
 def _substitute_predefined_vars(filename: str, temp_config_name: str) -> None:
@@ -61,6 +90,7 @@ def applies() -> bool:
 
 def enable() -> None:
     Config._substitute_predefined_vars = staticmethod(_substitute_predefined_vars)
+    mmengine_config.dump = _dump
     original = Config.pretty_text.fget
 
     @functools.wraps(original)

@@ -77,6 +77,21 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     return content
 
 
+def class_names(metainfo: Any) -> Optional[list[str]]:
+    """Return the names of the classes, in the order of their labels.
+
+    Args:
+        metainfo: The ``dataset_meta`` of a checkpoint's ``meta``, or the metainfo of a dataset; of
+            a stranger's file anything.
+
+    Returns:
+        list[str] | None: None if it holds no list of names.
+    """
+    names = metainfo.get('classes') if isinstance(metainfo, dict) else None
+    named = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    return list(names) if named else None
+
+
 def checkpoints_newest_first(work_dir: str) -> list[Path]:
     """Return the checkpoints of a work dir, whether they can be read or not.
 

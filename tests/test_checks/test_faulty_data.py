@@ -1,8 +1,10 @@
 """Annotations and images with faults: used, or refused by name."""
 
+import inspect
 import json
 import math
 import os
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import as_arguments, tool
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.dataset import ConcatDataset, RepeatDataset
@@ -479,6 +482,21 @@ def test_a_folder_that_can_not_be_listed_is_no_fault(content, own_data, monkeypa
     check_images(dataset, 'train')
 
 
+@pytest.fixture(params=['python', 'python -O'])
+def _assertions(request, monkeypatch):
+    """MMCV's loader as it is, and as it is without its assertions."""
+    if request.param == 'python -O':
+        source = textwrap.dedent(inspect.getsource(LoadImageFromFile.transform))
+        names = {}
+        exec(
+            compile(source, 'loader', 'exec', optimize=1),
+            LoadImageFromFile.transform.__globals__,
+            names,
+        )
+        monkeypatch.setattr(LoadImageFromFile, 'transform', names['transform'])
+
+
+@pytest.mark.usefixtures('_assertions')
 @pytest.mark.parametrize(
     'data',
     [
@@ -499,12 +517,13 @@ def test_a_damaged_image_is_used_or_named(content, own_data, data):
         assert "images/3.png (id 3) can't be used: it is not an image, or" in str(error)
 
 
+@pytest.mark.usefixtures('_assertions')
 def test_of_a_mosaic_the_image_that_failed_is_named(content, own_data):
-    root = own_data(content)
+    root = own_data(content, {'7.png': b'not an image'})
     dataset = images_of(root)
 
     def mosaic(results):
-        raise AssertionError(f'failed to load image: {root}images/7.png')
+        return LoadImageFromFile()(dict(results, img_path=f'{root}images/7.png'))
 
     dataset.pipeline = mosaic
     name_faulty_images(dataset)

@@ -1,5 +1,7 @@
 """Text of strangers in configs: it is the same after any number of writings and readings."""
 
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 
@@ -32,6 +34,21 @@ def test_a_dumped_config_says_what_the_config_said(tmp_path, monkeypatch, read):
     for _ in range(2):
         cfg.dump('dumped.py')
         cfg = read('dumped.py')
+        assert cfg.to_dict() == values
+    assert not (tmp_path / 'OWNED').exists()
+
+
+@pytest.mark.parametrize('suffix', ['json', 'yaml', 'yml'])
+def test_a_config_that_is_no_python_says_what_it_said(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    values = dict(names=[*NAMES, 'ä {{$X:a}}'], mapped={NAMES[0]: {NAMES[2] * 99: None}}, number=1)
+    Path(f'mine.{suffix}').touch()
+    cfg = Config(values, filename=f'mine.{suffix}')
+    for _ in range(2):
+        text = cfg.dump()
+        cfg.dump(f'dumped.{suffix}')
+        assert Path(f'dumped.{suffix}').read_text(encoding='utf-8') == text and '{{' not in text
+        cfg = load_config(f'dumped.{suffix}')
         assert cfg.to_dict() == values
     assert not (tmp_path / 'OWNED').exists()
 

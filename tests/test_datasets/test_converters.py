@@ -682,6 +682,20 @@ def test_names_of_yolo_that_are_none_are_refused(tmp_path, names):
         open_annotations(tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize(
+    'names, message',
+    [
+        ('{0: a, 1: b, "1": c}', r"data\.yaml can't be read as YAML \(.*1 is there twice"),
+        ('{0: a, 1: b, 01: c}', r'"names" of .*data\.yaml have two names for one label'),
+    ],
+)
+def test_two_names_for_one_label_are_refused(tmp_path, names, message):
+    one_yolo_image(tmp_path)
+    write(tmp_path / 'data.yaml', f'names: {names}')
+    with pytest.raises(ValueError, match=message):
+        open_annotations(tmp_path, tmp_path)
+
+
 @pytest.mark.parametrize('key', ['train', 'nc', 'path', 'names'])
 def test_a_yaml_of_aliases_of_aliases_is_refused_in_a_line(tmp_path, key):
     """Written out it would be a text of gigabytes."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as torch_dist
-from helpers import ROOT, as_arguments, in_processes
+from helpers import ROOT, as_arguments, free_port, in_processes
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -195,6 +195,24 @@ def test_a_run_is_terminated_killed_and_resumed(kd_config, short, tmp_path):
         output = tested.communicate(timeout=300)[0]
     assert tested.returncode == 0, output[-3000:]
     assert 'coco/bbox_mAP' in output
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='no other system tells of its end')
+def test_processes_end_with_their_launcher(tmp_path):
+    (tmp_path / 'rank.py').write_text(
+        "import time, rtm_kd\nprint('ready', flush=True)\ntime.sleep(600)"
+    )
+    arguments = ['--nproc_per_node=1', f'--master_port={free_port()}', tmp_path / 'rank.py']
+    with subprocess.Popen(
+        [sys.executable, ROOT / 'tools/dist_launch.py', *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as launcher:
+        assert launcher.stdout.readline() == 'ready\n'
+        launcher.kill()
+        # Which ends when no process has it open.
+        assert launcher.communicate(timeout=60)[0] == ''
 
 
 def test_what_a_user_can_mend_is_said_once_and_the_status_is_kept(kd_config, tmp_path):

@@ -1,6 +1,7 @@
 """The tools as a user calls them, and what they say about what a user got wrong."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -266,3 +267,14 @@ def test_a_folder_with_spaces_and_other_letters(data_root, plain_config, options
     options.update(data_root=f'{root}/', max_epochs=1, num_epochs_stage2=1)
     runner = train(plain_config, work_dir=str(tmp_path / 'läufe 1'), cfg_options=options)
     assert runner.epoch == 1
+
+
+def test_a_user_without_a_home_that_the_system_does_not_know(tmp_path):
+    (tmp_path / 'sitecustomize.py').write_text('import pwd\npwd.getpwuid = {}.__getitem__\n')
+    environment = {**os.environ, 'PYTHONPATH': str(tmp_path), 'TMPDIR': str(tmp_path), 'HOME': ''}
+    for name in ('MPLCONFIGDIR', 'TORCH_HOME', 'XDG_CACHE_HOME', 'XDG_CONFIG_HOME'):
+        environment.pop(name, None)
+    done = tool('train.py', 'missing.py', env=environment)
+    assert (done.returncode, done.stderr) == (2, 'error: there is no config file missing.py\n')
+    # What takes the place of a home goes with the process.
+    assert not [*tmp_path.glob('rtm_kd_home_*')]

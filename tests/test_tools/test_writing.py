@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -72,10 +73,8 @@ def test_predictions_are_refused_before_the_test(distilled, options, tmp_path, r
     assert not (tmp_path / 'test').exists()
 
 
-def test_configs_on_a_full_disk_are_whole_or_not_there(data_root, tmp_path, monkeypatch, refused):
-    monkeypatch.chdir(tmp_path)
-    arguments = ['--data-root', data_root, '--student', 'tiny', '--teacher', 's', '--train-teacher']
-    arguments += ['--img-size', 64, '--num-workers', 0, '--name', 'mine', '--dry-run']
+@pytest.fixture
+def _full_for_configs(monkeypatch):
     replaced = os.replace
 
     def full(source, target):
@@ -84,7 +83,23 @@ def test_configs_on_a_full_disk_are_whole_or_not_there(data_root, tmp_path, monk
         replaced(source, target)
 
     monkeypatch.setattr(os, 'replace', full)
+
+
+@pytest.mark.usefixtures('_full_for_configs')
+def test_configs_on_a_full_disk_are_whole_or_not_there(data_root, tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    arguments = ['--data-root', data_root, '--student', 'tiny', '--teacher', 's', '--train-teacher']
+    arguments += ['--img-size', 64, '--num-workers', 0, '--name', 'mine', '--dry-run']
     said = refused(lambda: run_tool('distill.py', *arguments))
     assert said.startswith('error: configs/mine/') and said.endswith('No space left on device')
     assert not [path for path in Path('configs').rglob('*') if path.is_file()]
     shutil.rmtree('configs')
+
+
+@pytest.mark.usefixtures('_full_for_configs')
+def test_a_comparisons_configs_on_a_full_disk(options, tmp_path, monkeypatch, refused):
+    monkeypatch.setattr('rtm_kd.comparison.compare._RUN', 'no_such_module')
+    arguments = [KD_CONFIG, '--work-dir', tmp_path, '--cfg-options', *as_arguments(options)]
+    said = refused(lambda: run_tool('compare.py', *arguments))
+    assert re.fullmatch(rf'error: {tmp_path}/\w+\.py: No space left on device', said)
+    assert [path.name for path in tmp_path.iterdir()] == ['lock']

@@ -1,5 +1,6 @@
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -246,10 +247,20 @@ def _upwards(path: Path, root: Path) -> Iterator[Path]:
         yield root
 
 
+class _Loader(yaml.BaseLoader):
+    """Reads nothing but texts: a class may be called no, 007 or 2020-01-01."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) < len(node.value):
+            ((twice, _),) = Counter(key.value for key, _ in node.value).most_common(1)
+            raise yaml.YAMLError(f'the key {twice} is there twice')
+        return mapping
+
+
 def _read_yaml(file: Path) -> dict:
     try:
-        # Nothing but texts: a class may be called no, 007 or 2020-01-01.
-        content = yaml.load(read_text(file), Loader=yaml.BaseLoader)
+        content = yaml.load(read_text(file), Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(
             f"{file} can't be read as YAML ({' '.join(str(error).split())})"
@@ -281,6 +292,8 @@ def _names(description: dict, file: Optional[Path], path: Path, root: Path) -> d
         named = {int(label): name.strip() for label, name in pairs}
     except (AttributeError, TypeError, ValueError) as error:
         raise UsageError(f'the "names" of {file} are no list and no label: name') from error
+    if len(named) < len(names):
+        raise UsageError(f'the "names" of {file} have two names for one label; number them anew')
     count = description.get('nc', str(len(named)))
     if count != str(len(named)):
         raise UsageError(f'{file} says nc: {count} and has {len(named)} names; make them agree')

@@ -1,0 +1,47 @@
+"""A log file on a full disk.
+
+For: mmengine 0.10, and onedl-mmengine, its fork.
+Fault: a line of the log that can't be written to its file is a traceback of thirty lines on the
+terminal, and so is each line after it.
+Here: the first is one line, the others are not mentioned. The run goes on, with its log on the
+terminal; the file has what comes when there is space again.
+Can go: when MMEngine's logger handles errors of its file.
+"""
+
+import functools
+import logging
+import sys
+
+import mmengine
+from mmengine.logging import MMLogger
+from mmengine.utils import digit_version
+
+
+def _handle_error(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        logging.FileHandler.handleError(handler, record)
+    elif not getattr(handler, 'said', False):
+        handler.said = True
+        print(
+            f"warning: the log file {handler.baseFilename} can't be written ({error.strerror}), "
+            'and the run goes on without it',
+            file=sys.stderr,
+        )
+
+
+def applies() -> bool:
+    return digit_version(mmengine.__version__) < digit_version('0.11')
+
+
+def enable() -> None:
+    original = MMLogger.__init__
+
+    @functools.wraps(original)
+    def __init__(self, *args, **kwargs) -> None:
+        original(self, *args, **kwargs)
+        for handler in self.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handleError = functools.partial(_handle_error, handler)
+
+    MMLogger.__init__ = __init__
