@@ -1,4 +1,4 @@
-"""What has to be in place before the packages that rtm_kd needs are imported, which takes seconds."""
+"""What has to be in place before the imports of a tool, which take seconds."""
 
 import atexit
 import ctypes
