@@ -14,7 +14,7 @@ MODULES = {'mmcv-lite': 'mmcv', 'mmengine': 'mmengine', 'mmdet': 'mmdet'}
 METAFILE = HERE / 'configs' / 'metafile.yml'
 # They need the checkout around them.
 NOT_PACKAGED = shutil.ignore_patterns(
-    '__pycache__', 'quickstart.sh', 'run_tests.sh', 'soak.sh', 'benchmark*'
+    '__pycache__', '*.pth', 'quickstart.sh', 'run_tests.sh', 'soak.sh', 'benchmark*'
 )
 
 

@@ -243,7 +243,7 @@ END
     [
         (
             'quickstart.sh',
-            ['pip', 'train', 'train', 'train', 'convert_kd_ckpt_to_student', 'test', 'test']
+            ['pip', 'train', 'train', 'convert_kd_ckpt_to_student', 'test', 'test', 'test']
             + ['quickstart_report'],
         ),
         ('run_tests.sh', ['pip', 'pytest']),

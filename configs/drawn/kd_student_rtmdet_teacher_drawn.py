@@ -2,9 +2,9 @@
 _base_ = './rtmdet_student_drawn.py'
 
 # ======================= Frequently modified =======================
-# The teacher: its config, and the checkpoint that training it left.
+# The teacher: its config, and the weights that training it left, in float16 (docs/method.md).
 teacher = '{{ fileDirname }}/rtmdet_teacher_drawn.py'
-teacher_ckpt = 'work_dirs/rtmdet_teacher_drawn/epoch_14.pth'
+teacher_ckpt = '{{ fileDirname }}/rtmdet_teacher_drawn-dbefc97e.pth'
 
 # ======================= Possibly modified =======================
 loss_weight = 1.0  # of each level's distillation loss

@@ -5,8 +5,8 @@ _base_ = './rtmdet_teacher_drawn.py'
 deepen_factor = 0.167
 widen_factor = 0.25
 # Fewer than the teacher's: only a teacher that is clearly better can teach.
-max_epochs = 8
-val_interval = 2  # in epochs
+max_epochs = 16
+val_interval = 4  # in epochs
 
 # ======================= What follows from it =======================
 model = dict(

@@ -1,5 +1,5 @@
-# The teacher of tools/quickstart.sh: RTMDet-tiny on a drawn dataset, from scratch and in minutes on
-# two CPU cores.
+# The teacher of tools/quickstart.sh: RTMDet-tiny on a drawn dataset, from scratch. The weights
+# beside it, rtmdet_teacher_drawn-dbefc97e.pth, are what it trained: val mAP 0.710.
 _base_ = 'mmyolo::rtmdet/rtmdet_tiny_syncbn_fast_8xb32-300e_coco.py'
 custom_imports = dict(imports=['rtm_kd'], allow_failed_imports=False)
 
@@ -9,10 +9,10 @@ deepen_factor = 0.167
 widen_factor = 0.375
 train_batch_size_per_gpu = 16
 train_num_workers = 0
-max_epochs = 14
+max_epochs = 36
 num_epochs_stage2 = 2  # last epochs, without mosaic
 base_lr = 0.003  # for the batch size above, on one device
-val_interval = 7  # in epochs
+val_interval = 12  # in epochs
 load_from = None
 
 # ======================= Possibly modified =======================

@@ -226,7 +226,13 @@ def _licence_of(package: str) -> str:
 def _weights(model: BaseModel, content: dict[str, Any], facts: dict[str, Any], half: bool) -> bytes:
     state_dict = model.state_dict()
     if half:
-        state_dict = {name: _halved(name, value) for name, value in state_dict.items()}
+        # The levels of RTMDet's head share convolutions: a tensor of several names stays one.
+        halves: dict[tuple, torch.Tensor] = {}
+        for name, value in state_dict.items():
+            key = value.data_ptr(), value.shape
+            if key not in halves:
+                halves[key] = _halved(name, value)
+            state_dict[name] = halves[key]
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     known = meta.get('dataset_meta')
     known = known if isinstance(known, dict) else {}

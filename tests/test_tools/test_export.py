@@ -556,6 +556,15 @@ def test_half_where_torch_has_none_is_refused(folder, monkeypatch):
     refused('does not compute in float16', config, checkpoint, 'onnx', half=True)
 
 
+def test_convolutions_that_levels_share_are_written_once(exported):
+    files = exported('pth'), exported('pth', half=True)
+    whole, half = (torch.load(path)['state_dict'] for path in files)
+    shared = 'bbox_head.head_module.cls_convs.{}.0.conv.weight'
+    assert half[shared.format(0)].data_ptr() == half[shared.format(2)].data_ptr()
+    assert files[1].stat().st_size < 0.52 * files[0].stat().st_size
+    assert all(torch.equal(value.half(), half[name].half()) for name, value in whole.items())
+
+
 def test_weights_out_of_the_range_of_half_are_refused(folder, tmp_path):
     content = torch.load(folder / 'kd.pth', weights_only=False)
     content['state_dict']['architecture.backbone.stem.0.conv.weight'] *= 1e9
