@@ -64,7 +64,9 @@ def parse_args() -> argparse.Namespace:
         help='first train a teacher on these data, starting from --teacher-ckpt if given',
     )
     models.add_argument(
-        '--student-ckpt', help='weights that the student starts from, in the same forms'
+        '--student-ckpt',
+        help='weights that the student starts from: a file, a URL, coco for the published COCO '
+        'weights, distilled where there are any, or coco-plain for those that are not',
     )
     training = parser.add_argument_group('training')
     training.add_argument('--epochs', type=int, help='default: depends on the number of images')

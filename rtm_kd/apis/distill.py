@@ -39,7 +39,7 @@ from rtm_kd.utils.files import atomic_write
 
 from .train import BEST, train
 
-COCO = 'coco'
+COCO, COCO_PLAIN = 'coco', 'coco-plain'
 _STRIDE = 32  # of the coarsest level, in pixels
 # A teacher below this has hardly learnt anything itself.
 _POOR_MAP = 0.1
@@ -101,7 +101,8 @@ def distill(
         templates (str): The folder ``configs/custom_dataset``.
         teacher_ckpt (str, optional): Path or URL of the teacher's weights, or ``'coco'`` for
             the published ones. With ``train_teacher`` its training starts from them.
-        student_ckpt (str, optional): What the student starts from, in the same forms.
+        student_ckpt (str, optional): What the student starts from: path or URL, ``'coco'`` for
+            the published distilled weights where there are any, ``'coco-plain'`` for the others.
         train_teacher (bool): Train a teacher on these data first.
         epochs, batch_size, lr: As :func:`~.write_configs.choose_schedule` takes them.
         img_size (int): Side of the square that the model sees, a multiple of 32 pixels.
@@ -123,7 +124,10 @@ def distill(
     _check_arguments(student, teacher, img_size, epochs=epochs, batch_size=batch_size, lr=lr)
     check_output_folder('--config-out', config_dir)
     check_output_folder('--work-dir', work_dir)
-    teacher_start, student_start = _weights(teacher_ckpt, teacher), _weights(student_ckpt, student)
+    teacher_start, student_start = (
+        _weights(teacher_ckpt, teacher),
+        _weights(student_ckpt, student, distilled=True),
+    )
     if not train_teacher and teacher_start is None:
         raise UsageError(_no_teacher(teacher))
     data = prepare_data(
@@ -232,8 +236,10 @@ def _command(templates: str, tool: str, *arguments: object) -> str:
     return shlex.join(['python', os.path.join(tools, tool), *map(str, arguments)])
 
 
-def _weights(checkpoint: Optional[str], size: str) -> Optional[str]:
-    return published_weights(size) if checkpoint == COCO else checkpoint
+def _weights(checkpoint: Optional[str], size: str, distilled: bool = False) -> Optional[str]:
+    if checkpoint not in (COCO, COCO_PLAIN):
+        return checkpoint
+    return published_weights(size, distilled and checkpoint == COCO)
 
 
 def _no_teacher(teacher: str) -> str:

@@ -19,6 +19,7 @@ from rtm_kd.engine import (
     CheckRanksHook,
     DistillationWatchHook,
     FiniteLossHook,
+    LoadStudentHook,
     SaveOnTerminationHook,
 )
 from rtm_kd.engine.learning_rate import check_learning_rate, enable_auto_scale_lr
@@ -107,6 +108,7 @@ def train(
         check_learning_rate(runner, chosen=bool(_LR_OPTIONS & {*(cfg_options or {})}))
         for warning in check_pipelines(cfg):
             print_log(warning, 'current', logging.WARNING)
+        runner.register_hook(LoadStudentHook())
         runner.register_hook(FiniteLossHook())
         runner.register_hook(CheckRanksHook())
         runner.register_hook(SaveOnTerminationHook())

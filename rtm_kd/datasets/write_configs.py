@@ -16,6 +16,8 @@ from rtm_kd.compat.config_text import inert
 from rtm_kd.datasets.prepare import PreparedData
 from rtm_kd.utils.errors import UsageError
 
+# The recipes whose distilled weights MMYOLO has published, see configs/metafile.yml.
+_RECIPES = dict(tiny='kd_tiny_rtmdet_s', s='kd_s_rtmdet_m', m='kd_m_rtmdet_l', l='kd_l_rtmdet_x')
 SIZES = ('tiny', 's', 'm', 'l', 'x')
 # What is usual for some hundred to some thousand images, at batches of 4 to 32.
 _ITERATIONS = 5000
@@ -228,9 +230,16 @@ def changed_configs(texts: dict[Path, str], overwrite: bool) -> list[Path]:
     return changed
 
 
-def published_weights(size: str) -> str:
-    """Return the URL of the weights that MMYOLO's authors trained on COCO."""
-    return get_config(_package_path(size), pretrained=True).model_path
+def published_weights(size: str, distilled: bool = False) -> str:
+    """Return the URL of the weights that MMYOLO's authors trained on COCO.
+
+    Args:
+        size (str): Of :data:`SIZES`.
+        distilled (bool): Those of the recipe that distils it, if there is one.
+    """
+    recipe = _RECIPES.get(size) if distilled else None
+    path = f'rtm_kd::rtmdet/{recipe}_neck_300e_coco.py' if recipe else _package_path(size)
+    return get_config(path, pretrained=True).model_path
 
 
 def render(template: Path, title: str, values: Mapping[str, Any]) -> str:

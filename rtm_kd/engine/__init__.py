@@ -4,6 +4,7 @@ from .hooks import (
     DistillationWatchHook,
     FeatureVisualizationHook,
     FiniteLossHook,
+    LoadStudentHook,
     SaveOnTerminationHook,
 )
 from .optimizers import CpuAmpOptimWrapper
@@ -15,5 +16,6 @@ __all__ = [
     'DistillationWatchHook',
     'FeatureVisualizationHook',
     'FiniteLossHook',
+    'LoadStudentHook',
     'SaveOnTerminationHook',
 ]

@@ -223,19 +223,12 @@ def check_start(checkpoint: str, model: nn.Module, name: str) -> None:
     Raises:
         ValueError: If the checkpoint can't be read, or is of another model.
     """
-    expected = _backbone(model.state_dict())
-    check_state_dict(
-        _backbone(read_checkpoint(checkpoint)['state_dict']), expected, checkpoint, name
-    )
-
-
-def _backbone(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    # A distillation's student stays, so that the message can name it.
-    return {
-        name: value
-        for name, value in state_dict.items()
-        if name.startswith(('backbone.', STUDENT_PREFIX))
-    }
+    content = student_state_dict(read_checkpoint(checkpoint)['state_dict'])
+    backbones = [
+        {key: value for key, value in state_dict.items() if key.startswith('backbone.')}
+        for state_dict in (content, model.state_dict())
+    ]
+    check_state_dict(*backbones, checkpoint, name)
 
 
 def _guess(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str:
