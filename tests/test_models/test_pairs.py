@@ -145,7 +145,7 @@ def with_student_that_only_predicts(cfg):
     [
         (
             with_student_that_only_predicts,
-            'mmyolo brings its RTMDetInsSepBNHead without a loss; MMDetection can',
+            'mmyolo ships its RTMDetInsSepBNHead without a loss; MMDetection can',
         ),
         (
             with_coarser_teacher,

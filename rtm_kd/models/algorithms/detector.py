@@ -1,3 +1,5 @@
+"""Detectors and their configs, in every form that a config names them."""
+
 import os
 from importlib.util import find_spec
 from typing import Union

@@ -1,3 +1,5 @@
+"""The algorithm: a training step with a teacher."""
+
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +62,7 @@ class FpnTeacherDistill(BaseModel):
         init_cfg (dict, optional): Initialisation, in addition to the student's own.
 
     Raises:
-        ValueError: If the teacher has no checkpoint, a recorder's source is no module, a
+        ValueError: If the teacher has no checkpoint, a recorder's source is not a module, a
             connector does not fit its features, or the student's head has no loss.
     """
 
@@ -94,7 +96,8 @@ class FpnTeacherDistill(BaseModel):
         super().__init__(data_preprocessor or student.data_preprocessor, init_cfg)
         self.architecture = student
         self._register_load_state_dict_pre_hook(_accept_plain_student)
-        # With one seed the student begins, and sees images, as it does without a distillation.
+        # With the same seed the student starts from the same weights, and sees the same images, as
+        # without distillation.
         with preserved_randomness():
             self.distiller = _build_distiller({'reference': reference, **distiller})
             self._teacher = FrozenTeacher(
@@ -145,15 +148,22 @@ class FpnTeacherDistill(BaseModel):
         if self._channels_last:
             batch_inputs = batch_inputs.contiguous(memory_format=torch.channels_last)
         if self.distillation_stopped:
-            return _prefixed('student', self.student(batch_inputs, data_samples, mode='loss'))
+            return _prefixed('student', self._student_losses(batch_inputs, data_samples))
 
         teacher_records = self._teacher.record(batch_inputs)
         with record_outputs(self.student, self.distiller.student_sources) as student_records:
-            losses = self.student(batch_inputs, data_samples, mode='loss')
+            losses = self._student_losses(batch_inputs, data_samples)
         distill_losses = self.distiller.compute_distill_losses(
             student_records, teacher_records, len(batch_inputs)
         )
         return {**_prefixed('student', losses), **_prefixed('distill', distill_losses)}
+
+    def _student_losses(self, batch_inputs: torch.Tensor, data_samples) -> dict[str, torch.Tensor]:
+        try:
+            return self.student(batch_inputs, data_samples, mode='loss')
+        except NotImplementedError as error:
+            # An operator that this mmcv does not have.
+            raise UsageError(f"the student can't be trained here: {error}") from error
 
     @torch.no_grad()
     def record_features(self, batch_inputs: torch.Tensor) -> tuple[Records, Records]:
@@ -258,8 +268,8 @@ class FpnTeacherDistill(BaseModel):
         if teacher < student:
             print_log(
                 f'the teacher has {teacher / 1e6:.2f} million parameters in backbone and neck and '
-                f'its student {student / 1e6:.2f} million: a smaller teacher seldom has something '
-                'to teach; are architecture and teacher the wrong way round?',
+                f'its student {student / 1e6:.2f} million: a smaller teacher rarely has '
+                'anything to teach; are architecture and teacher the wrong way round?',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -277,7 +287,7 @@ def _build_distiller(cfg: dict) -> ConfigurableDistiller:
 
 
 def _accept_plain_student(state_dict: dict[str, torch.Tensor], prefix: str, *_) -> None:
-    """Let ``load_from`` name a checkpoint of the student alone, one trained on COCO say."""
+    """Accept a plain detector's checkpoint, such as COCO weights, in ``load_from``."""
     if not any(name.startswith(prefix + STUDENT_PREFIX) for name in state_dict):
         for name in [name for name in state_dict if name.startswith(prefix)]:
             plain = name[len(prefix) :]
@@ -285,13 +295,13 @@ def _accept_plain_student(state_dict: dict[str, torch.Tensor], prefix: str, *_) 
 
 
 def _check_has_loss(student: nn.Module) -> None:
-    """Raise if the head, like that of MMYOLO's RTMDet-Ins, has predictions and no loss."""
+    """Raise if the head, like that of MMYOLO's RTMDet-Ins, predicts but has no loss."""
     head = getattr(student, 'bbox_head', None)
     code = getattr(getattr(type(head), 'loss_by_feat', None), '__code__', None)
     if code is not None and code.co_names == ('NotImplementedError',):
         package = type(head).__module__.split('.')[0]
         raise UsageError(
-            f"the student can't be trained: {package} brings its {type(head).__name__} without a "
+            f"the student can't be trained: {package} ships its {type(head).__name__} without a "
             'loss; MMDetection can train RTMDet-Ins, mmdet::rtmdet/rtmdet-ins_s_8xb32-300e_coco.py'
         )
 
@@ -302,11 +312,10 @@ def _prefixed(prefix: str, losses: dict[str, torch.Tensor]) -> dict[str, torch.T
 
 @contextmanager
 def _contiguous(model: nn.Module) -> Iterator[None]:
-    """Bring the weights into the usual memory format for a while.
+    """Hold the weights contiguous while the context is open.
 
-    Random numbers fill a tensor in the order of its memory, so in channels_last the same ones
-    make another weight. Afterwards they are in the memory where they were, to which MMYOLO's EMA
-    holds on: it is built before the weights are initialised.
+    Random initialisation fills storage order, so channels_last would change the weights of a given
+    seed. The storage is put back at the end, because MMYOLO's EMA already references it.
     """
     others = [parameter for parameter in model.parameters() if not parameter.is_contiguous()]
     homes = [parameter.data for parameter in others]

@@ -1,3 +1,5 @@
+"""The teacher."""
+
 import copy
 from typing import Optional, Union
 
@@ -43,7 +45,7 @@ class FrozenTeacher:
             :func:`~.teacher_precision.half_precision`.
 
     Raises:
-        ValueError: If there is no checkpoint, or a source is no module.
+        ValueError: If there is no checkpoint, or a source is not a module.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class FrozenTeacher:
     ) -> None:
         built = isinstance(teacher, BaseModel)
         if built:
-            # What follows changes it for good.
+            # The caller's model stays as it is.
             teacher = copy.deepcopy(teacher)
         if checkpoint is None and not built:
             raise UsageError(
@@ -76,7 +78,7 @@ class FrozenTeacher:
         check_sources(self.model, sources, 'teacher')
         self._convert = pixel_conversion(preprocessor, self.model.data_preprocessor)
         if self._convert is not None:
-            print_log('the teacher gets the images normalised in its own way', logger='current')
+            print_log("converting images to the teacher's normalisation", logger='current')
         self._parts = {*FEATURE_PARTS, *recorded_parts(sources)}
         for name, _ in list(self.model.named_children()):
             if name not in self._parts:

@@ -1,3 +1,5 @@
+"""Conversion of the student's images to the teacher's normalisation."""
+
 import functools
 from collections.abc import Callable
 from typing import Optional
@@ -14,8 +16,8 @@ def pixel_conversion(
 ) -> Optional[Callable[[torch.Tensor], torch.Tensor]]:
     """Return what turns the images of one data preprocessor into those of another.
 
-    RTMDet, say, subtracts a mean and keeps OpenCV's order of colours, where YOLOv8 divides by
-    255 and turns it round: a teacher of the one sees nothing it knows in the images of the other.
+    RTMDet normalises BGR by mean and deviation, YOLOv8 scales RGB to [0, 1]: unconverted, a teacher
+    of one family would get garbage from the preprocessor of the other.
 
     Args:
         source (nn.Module): The preprocessor that made the images.
@@ -23,7 +25,7 @@ def pixel_conversion(
 
     Returns:
         Callable | None: A function of (N, 3, H, W) images, None if there is nothing to do, or
-        one of the two is no ``ImgDataPreprocessor``.
+        one of the two is not an ``ImgDataPreprocessor``.
     """
     if not all(isinstance(part, ImgDataPreprocessor) for part in (source, target)):
         return None

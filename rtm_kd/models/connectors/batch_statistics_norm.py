@@ -1,3 +1,5 @@
+"""The norm of PKD: a batch norm without weights or running statistics."""
+
 import torch
 import torch.nn.functional as F
 from torch import nn

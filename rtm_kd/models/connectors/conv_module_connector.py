@@ -1,3 +1,5 @@
+"""The student's connector: a convolution to the teacher's channels."""
+
 from typing import Optional, Union
 
 import torch

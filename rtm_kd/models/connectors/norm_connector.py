@@ -1,3 +1,5 @@
+"""The teacher's connector: a norm alone."""
+
 from typing import Optional
 
 import torch

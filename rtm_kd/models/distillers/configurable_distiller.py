@@ -172,8 +172,8 @@ class ConfigurableDistiller(BaseModule):
         Raises:
             ValueError: Naming the connector or loss, what it got and what it expects.
         """
-        # First those that say what others are to become: losses that compare with the teacher,
-        # and of their arguments the ones whose channels are known, then the teacher's.
+        # Losses that involve the teacher, and connectors whose channels are known, come first: they
+        # determine the rest.
         for loss_name, mapping in sorted(
             self.loss_forward_mappings.items(),
             key=lambda item: all(location['from_student'] for location in item[1].values()),
@@ -230,7 +230,7 @@ class ConfigurableDistiller(BaseModule):
             )
         if not torch.is_tensor(feature) or feature.dim() < 2:
             raise UsageError(
-                f'{self._source(location)} gives {_shape(feature)}, and no feature map to compare'
+                f'{self._source(location)} gives {_shape(feature)}, which is not a feature map'
             )
 
     def _differing_sizes(

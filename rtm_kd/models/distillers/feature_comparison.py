@@ -71,10 +71,10 @@ class FeatureComparison:
 
 
 def fastest(comparison: FeatureComparison) -> FeatureComparison:
-    """Return what computes the same faster, and in float32 whatever the models computed in.
+    """Return what computes the same faster, and in float32 in whichever precision the models ran.
 
-    PKD's norms and the divergence after them become one function. Any other loss gets float32:
-    mixed precision leaves that to the loss, and on a CPU even a softmax would stay halved.
+    PKD's norms and the divergence after them become one function. Any other loss gets float32,
+    since CPU autocast does not promote losses: a softmax stays bfloat16.
     """
     return _fused(comparison) or replace(
         comparison,

@@ -1,3 +1,5 @@
+"""The short form of a distiller for the levels of an FPN."""
+
 import copy
 from typing import Any, Optional
 
@@ -36,7 +38,7 @@ def fpn_wiring(
             ``distill_losses=dict(loss_pkd_fpn2=dict(loss_weight=0.0))``.
 
     Raises:
-        ValueError: If a source has no ``{}``, or ``num_levels`` is no positive integer.
+        ValueError: If a source has no ``{}``, or ``num_levels`` is not a positive integer.
     """
     sides = dict(student=source, teacher=source if teacher_source is None else teacher_source)
     for side, pattern in sides.items():

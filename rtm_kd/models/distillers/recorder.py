@@ -1,3 +1,5 @@
+"""Recording of what modules of a detector return."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,3 +1,5 @@
+"""Channel-wise divergence, by itself and fused with the normalisation of PKD."""
+
 import math
 from numbers import Real
 
@@ -92,8 +94,8 @@ def pkd_channel_wise_divergence(
 
 
 class _PkdChannelWiseDivergence(torch.autograd.Function):
-    # Elements of a piece, one image at least: a processor keeps 1 MB in its cache, a GPU
-    # wants enough to be busy and no more memory than that.
+    # Chunk size in elements, at least one image: it fits a CPU cache of 1 MB, and keeps a GPU busy
+    # without taking more memory than that.
     _PIECE = {'cpu': 2**18, 'cuda': 2**22}
 
     @staticmethod
