@@ -1,8 +1,8 @@
 """What a measurement depends on besides its config."""
 
+import importlib.metadata
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -13,17 +13,17 @@ _PACKAGES = (
     *('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmyolo', 'mmrazor'),
     *('numpy', 'pycocotools'),
 )
+_FORKS = 'onedl-mm'  # what their names begin with
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, this package and those that it stands on."""
+    """Return the versions of Python, this package and those that it stands on, forks included."""
     found = dict(rtm_kd=__version__, python=platform.python_version())
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # one of the two mmcv
-            continue
-    return found
+    installed = {
+        str(each.metadata['Name']): each.version for each in importlib.metadata.distributions()
+    }
+    names = [*_PACKAGES, *sorted(name for name in installed if name.startswith(_FORKS))]
+    return found | {name: installed[name] for name in names if name in installed}
 
 
 def machine() -> str:
