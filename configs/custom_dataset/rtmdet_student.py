@@ -2,7 +2,7 @@
 _base_ = './rtmdet_teacher.py'
 
 max_epochs = 32
-load_from = None  # checkpoint to start from, of COCO say
+load_from = None  # checkpoint to start from, for example of COCO
 
 # ======================= Possibly modified =======================
 # A small model gets a milder augmentation, as in MMYOLO's recipe for its size.

@@ -1,4 +1,4 @@
-# RTMDet-s on a dataset of one's own: the teacher. Written for the blood cells of BCCD.
+# RTMDet-s on your own dataset: the teacher. Written for the blood cells of BCCD.
 _base_ = 'mmyolo::rtmdet/rtmdet_s_syncbn_fast_8xb32-300e_coco.py'
 
 # ======================= What is yours: change this =======================
@@ -17,7 +17,7 @@ max_epochs = 40
 num_epochs_stage2 = 4  # last epochs, without mosaic
 base_lr = 0.001  # for the batch size above, on one GPU
 val_interval = 4  # in epochs
-load_from = None  # checkpoint to start from, of COCO say
+load_from = None  # checkpoint to start from, for example of COCO
 train_on_background = False  # on images without a box as well, against false alarms
 
 # ======================= Possibly modified =======================

@@ -80,7 +80,7 @@ def benchmark(
             runs[name] = _Run(cfg, name == 'plain channels_last', preloaded)
         for index in range(warmup + steps):
             order = list(runs)
-            # Nobody always comes after the same neighbour.
+            # Rotate the order of the variants.
             order = order[index % len(order) :] + order[: index % len(order)]
             batches = {name: runs[name].step(index, counted=index >= warmup) for name in order}
             _check_same_work(batches)
