@@ -163,10 +163,13 @@ def run(path, *inputs):
 
 
 def check_same(expected, outputs, image=0, score=1e-3, pixels=0.05):
-    """Each box has one of its own, of the same class, and none is left."""
+    """Each box has one of its own, of the same class, and none is left.
+
+    A box whose score is that of the threshold, 0.001, but for rounding may be on one side alone.
+    """
+    sure = 0.001 + 1e-5
     number, boxes, scores, labels = outputs
     number = number[image]
-    assert number == len(expected)
     assert not boxes[image, number:].any()
     assert not scores[image, number:].any()
     assert (labels[image, number:] == -1).all()
@@ -175,14 +178,20 @@ def check_same(expected, outputs, image=0, score=1e-3, pixels=0.05):
         expected.bboxes.numpy(), expected.scores.numpy(), expected.labels.numpy()
     ):
         match = next(
-            index
-            for index in left
-            if labels[image, index] == label
-            and abs(scores[image, index] - its_score) < score
-            and np.abs(boxes[image, index] - box).max() < pixels
+            (
+                index
+                for index in left
+                if labels[image, index] == label
+                and abs(scores[image, index] - its_score) < score
+                and np.abs(boxes[image, index] - box).max() < pixels
+            ),
+            None,
         )
-        left.remove(match)
-    assert not left
+        if match is None:
+            assert its_score < sure
+        else:
+            left.remove(match)
+    assert all(scores[image, index] < sure for index in left)
 
 
 @pytest.mark.parametrize('format', ['onnx', 'torchscript'])
