@@ -234,7 +234,7 @@ def test_several_runs_side_by_side(finished, copy, tmp_path):
     elements = Elements(out)
     assert f'lr of {ODD}, other, plain' in elements.attributes('svg', 'aria-label')
     assert f'Best val mAP: {ODD} 0.125, other 0.125, plain 0.125' in elements.text
-    assert notes(out) == ['other: infinite or no number, first at epoch 1.333: loss.']
+    assert notes(out) == ['other: NaN or Inf, first at epoch 1.333: loss.']
 
 
 def test_what_is_gone_is_said_and_the_curves_are_there(copy, data_root):
