@@ -251,11 +251,11 @@ def test_what_is_gone_is_said_and_the_curves_are_there(copy, data_root):
     (data / 'images' / '7.png').unlink()
     change_config(moved, **{'val_dataloader.dataset.data_root': f'{data}/'})
     out = report([str(moved)], images=1)
-    assert notes(out)[-1].startswith('1 of 12 validation images are not there, ')
+    assert notes(out)[-1].startswith('1 of 12 validation images are missing, ')
     assert Elements(out).attributes('img', 'alt')
 
     change_config(moved, **{'val_dataloader.dataset.data_root': '/nowhere/data/'})
-    assert 'the data in /nowhere/data/ are not there' in notes(report([str(moved)]))[0]
+    assert 'there is no data_root /nowhere/data/' in notes(report([str(moved)]))[0]
     assert not Elements(moved / 'report.html').attributes('img', 'alt')
     assert 'lr of student' in (moved / 'report.html').read_text()
 
