@@ -173,9 +173,10 @@ def _notes_on_result(mAP: Metric, teacher_reason: str) -> list[str]:
         notes.append(f"The teacher's own mAP was not measured: {teacher_reason}.")
     elif difference.verdict != 'gain' and teacher <= plain.mean + (plain.sd or 0):
         how = 'no' if teacher <= plain.mean else 'hardly'
+        student = plain if plain.sd else f'{plain.mean:.3f}'
         notes.append(
             f'The teacher has {teacher:.3f} mAP on these images, {how} more than the plain '
-            f'student with {plain}, so it has little to teach: train it longer, or take a larger '
+            f'student with {student}, so it has little to teach: train it longer, or take a larger '
             'one.'
         )
     return notes

@@ -409,7 +409,7 @@ def test_a_run_that_fails_is_named_with_its_log(kd_config, options, tmp_path, mo
     monkeypatch.setattr(compare_module, '_RUN', 'no_such_module')
     with pytest.raises(ValueError, match=r'"seed 0, distilled" failed: .*no_such_module') as error:
         compare(kd_config, work_dir=str(tmp_path), cfg_options=options)
-    log = re.search(r'all of it is in (\S+\.log)', str(error.value))[1]
+    log = re.search(r'the whole log is (\S+\.log)', str(error.value))[1]
     assert log == str(tmp_path / 'seed_0/distilled/run.log') and os.path.getsize(log) > 0
 
 
