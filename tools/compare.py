@@ -58,7 +58,7 @@ def main() -> None:
     with report_usage_errors('the same command continues'):
         summary = compare(**args)
     print(terminal_table(summary))
-    print(f'report written to {os.path.join(summary["setting"]["work_dir"], "comparison.html")}')
+    print(f'report written to {os.path.join(summary.setting["work_dir"], "comparison.html")}')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-"""The same student with and without its teacher, run by run.
+"""Comparison of the same student with and without its teacher, in pairs of runs.
 
-``arms`` works both configs out of one, ``run`` is the process of a single run, ``records`` reads
-what it left, ``statistics`` and ``summary`` compare, ``report`` shows it. What makes a pair of
-runs comparable are two hooks, PairedRandomnessHook and RunRecordHook.
-:func:`rtm_kd.comparison.compare.compare` puts them together.
+``sides`` derives both configs from one, ``run`` is the process of a single run, ``records`` reads
+what it left, ``statistics`` and ``summary`` compare, ``report`` shows it;
+:func:`rtm_kd.comparison.compare.compare` puts them together. Two hooks make the runs of a pair
+comparable, PairedRandomnessHook and RunRecordHook.
 """

@@ -1,40 +1,31 @@
-"""Whether distillation pays off: the same student with and without its teacher."""
+"""Comparison of a student with and without its teacher."""
 
 import copy
 import os
 import re
 import shutil
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional, TextIO
 
 from mmengine.config import Config
 
 from rtm_kd.checks.config import check_data_files, check_output_folder, check_values
-from rtm_kd.comparison.arms import (
-    ARMS,
-    differences,
-    fingerprint,
-    paired_configs,
-    teacher_config,
-)
-from rtm_kd.comparison.processes import run_module, sigterm_raises
-from rtm_kd.comparison.progress import Progress
-from rtm_kd.comparison.records import RunRecords, read_json, read_run
-from rtm_kd.comparison.report import html_page, terminal_table
-from rtm_kd.comparison.run import write_json
-from rtm_kd.comparison.summary import summarise
 from rtm_kd.engine.runs import enable_amp
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.files import atomic_write, locked
 
+from .processes import run_module, sigterm_raises
+from .progress import Progress
+from .records import RunRecords, read_json, read_run, write_json
+from .report import html_page, terminal_table
+from .sides import SIDES, differences, fingerprint, paired_configs, teacher_config
+from .summary import Runs, Summary, summarise
+
 PLAN = 'plan.json'
-REPORT = 'comparison'
 _RUN = 'rtm_kd.comparison.run'
-_CHANGES_NAMED = 3
-# Folders of the runs and of the teacher's evaluation.
-_RUNS = re.compile(r'seed_\d+|teacher')
 
 
 def compare(
@@ -46,12 +37,12 @@ def compare(
     restart: bool = False,
     cfg_options: Optional[dict[str, Any]] = None,
     stream: Optional[TextIO] = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Train the student of a distillation with and without its teacher, and compare.
 
-    Both sides have the same budget, data order and seeds; :mod:`rtm_kd.comparison` says how.
-    One run after the other, each in a process of its own. Called again with the same arguments
-    it goes on where it stopped, with more seeds it adds those.
+    Both sides have the same budget, data order and seeds; :mod:`rtm_kd.comparison` says how. One
+    run follows the other, each in its own process. A second call with the same arguments resumes,
+    with more seeds it adds those.
 
     Writes ``comparison.json``, ``comparison.html`` and ``comparison.md`` into the work dir.
 
@@ -61,37 +52,36 @@ def compare(
         work_dir (str, optional): Defaults to ``work_dirs/<name of the config>_compare``. The
             runs are in its ``seed_<n>/plain`` and ``seed_<n>/distilled``.
         amp (bool): Automatic mixed precision, on both sides.
-        test (bool): Evaluate on the test images instead of the validation's.
-        restart (bool): Throw away what an earlier comparison left in the work dir.
+        test (bool): Evaluate on the test images instead of the validation images.
+        restart (bool): Remove the runs of an earlier comparison from the work dir.
         cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
         stream (TextIO, optional): Where progress is shown. Defaults to stderr.
 
-    Returns:
-        dict: What ``comparison.json`` has, see :func:`rtm_kd.comparison.summary.summarise`.
-
     Raises:
-        ValueError: For whatever the user can put right, for a run that failed, and for a work
-            dir that has the runs of another comparison.
+        UsageError: If the user can put it right, a run fails, or the work dir has the runs of
+            another comparison.
     """
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise UsageError(f'--seeds is how many, an integer from 1 up, got {seeds!r}')
+        raise UsageError(f'--seeds must be an integer of 1 or more, got {seeds!r}')
     split = 'test' if test else 'val'
     cfg = load_config(config, cfg_options)
     check_values(cfg)
-    arms = paired_configs(cfg)
+    configs = paired_configs(cfg)
     check_data_files(cfg, 'train', 'val', split)
-    _check_teacher_file(cfg)
+    checkpoint = Distillation.of(cfg).teacher_file
+    if checkpoint and not os.path.isfile(checkpoint):
+        raise UsageError(f'there is no teacher_ckpt {checkpoint}; train the teacher first')
     if amp:
         enable_amp(copy.deepcopy(cfg))
     folder = Path(work_dir or os.path.join('work_dirs', f'{Path(config).stem}_compare'))
     check_output_folder('--work-dir', folder)
     folder.mkdir(parents=True, exist_ok=True)
     refusal = (
-        f'another comparison is at work in {folder}, or a run of it is just being saved; wait for '
+        f'another comparison is at work in {folder}, or one of its runs is being saved; wait for '
         'it, or give another --work-dir'
     )
     with locked(folder, refusal, inherited=True) as lock, sigterm_raises():
-        comparison = _Comparison(folder, arms, seeds, split, amp, lock, stream)
+        comparison = _Comparison(folder, configs, seeds, split, amp, lock, stream)
         comparison.plan(restart)
         teacher, reason = comparison.evaluate_teacher()
         runs = comparison.run()
@@ -102,175 +92,151 @@ def compare(
             work_dir=str(folder),
             split=split,
             amp=amp,
-            detach_epoch=Distillation.of(arms['distilled']).detach_epoch,
+            detach_epoch=Distillation.of(configs['distilled']).detach_epoch,
         )
         summary = summarise(runs, teacher, reason, setting)
-        write_json(folder / f'{REPORT}.json', summary)
+        write_json(folder / 'comparison.json', asdict(summary))
         for suffix, page in (('md', terminal_table(summary)), ('html', html_page(summary))):
-            with atomic_write(folder / f'{REPORT}.{suffix}') as part:
+            with atomic_write(folder / f'comparison.{suffix}') as part:
                 part.write_text(page, encoding='utf-8')
     return summary
 
 
+@dataclass
 class _Comparison:
-    """The runs of a comparison, in their folder."""
+    """The runs of a comparison in a folder, with the config of each side."""
 
-    def __init__(
-        self,
-        folder: Path,
-        arms: dict[str, Config],
-        seeds: int,
-        split: str,
-        amp: bool,
-        lock: TextIO,
-        stream: Optional[TextIO],
-    ) -> None:
-        self.folder = folder
-        self.arms = arms
-        self.split = split
-        self.amp = amp
-        self.lock = lock
-        # What heats up or slows down a machine meets both sides. The distilled one is first,
-        # since that is where a fault in the config shows.
-        self.runs = [
-            (seed, arm) for seed in range(seeds) for arm in (ARMS if seed % 2 else reversed(ARMS))
-        ]
-        named = [(f'seed {s}, {arm}', arm, self._work_dir(s, arm)) for s, arm in self.runs]
-        self.progress = Progress(named, split, stream)
+    folder: Path
+    configs: dict[str, Config]
+    seeds: int
+    split: str
+    amp: bool
+    lock: TextIO
+    stream: Optional[TextIO]
+
+    def __post_init__(self) -> None:
+        # Sides alternate, so that a machine that slows down affects both. The distilled one is
+        # first, since a fault in the config shows there.
+        self.runs = {
+            f'seed {seed}, {side}': (seed, side)
+            for seed in range(self.seeds)
+            for side in (SIDES if seed % 2 else reversed(SIDES))
+        }
+        work_dirs = {name: self._work_dir(*run) for name, run in self.runs.items()}
+        self.progress = Progress(work_dirs, self.split, self.stream)
 
     def plan(self, restart: bool) -> None:
-        """Write down what is compared, or see that it is what was written down.
+        """Write what is compared, or check that it is what was written.
 
         Raises:
-            ValueError: If it is not, or the folder has runs of unknown origin.
+            UsageError: If it is not, or the folder has runs of unknown origin.
         """
         path = self.folder / PLAN
-        begun = [old for old in self.folder.iterdir() if _RUNS.fullmatch(old.name)]
+        begun = [
+            old for old in self.folder.iterdir() if re.fullmatch(r'seed_\d+|teacher', old.name)
+        ]
         if begun and not path.is_file():
             raise UsageError(
-                f'{self.folder} has {min(begun).name}, and no {PLAN} that says of what; give '
+                f'{self.folder} has {min(begun).name}, and no {PLAN} to tell its origin; give '
                 'another --work-dir, or remove it'
             )
         if restart:
             for old in begun:
                 shutil.rmtree(old, ignore_errors=True)
             path.unlink(missing_ok=True)
-        plan, before = fingerprint(self.arms, self.amp), read_json(path)
-        changes = [] if before is None else differences(before, plan)
-        if changes:
-            named = '; '.join(changes[:_CHANGES_NAMED])
-            more = len(changes) - _CHANGES_NAMED
-            raise UsageError(
-                f'{self.folder} has a comparison that differs from this one in {named}'
-                + (f' and {more} more' if more > 0 else '')
-                + '; give another --work-dir, or --restart, which removes its runs'
-            )
+        plan, before = fingerprint(self.configs, self.amp), read_json(path)
         if before is None:
-            for arm, cfg in self.arms.items():
-                self._write_config(arm, cfg)
+            for side, cfg in self.configs.items():
+                self._write_config(side, cfg)
             write_json(path, plan)
+        elif changes := differences(before, plan):
+            more = f' and {len(changes) - 3} more' if len(changes) > 3 else ''
+            raise UsageError(
+                f'{self.folder} has a comparison that differs from this one in '
+                f'{"; ".join(changes[:3])}{more}; give another --work-dir, or --restart, which '
+                'removes its runs'
+            )
 
     def evaluate_teacher(self) -> tuple[Optional[dict], str]:
         """Return the teacher's evaluation, or None and why not."""
-        cfg, reason = teacher_config(self.arms)
+        cfg, reason = teacher_config(self.configs)
         if cfg is None:
             return None, reason
-        work_dir = self.folder / 'teacher'
-        result = work_dir / f'{self.split}.json'
+        result = self.folder / 'teacher' / f'{self.split}.json'
         if not result.is_file():
-            self.progress.say('evaluating the teacher')
+            self.progress.print('evaluating the teacher')
             self._write_config('teacher', cfg)
-            checkpoint = self.arms['distilled'].model.teacher_ckpt
-            code, log = self._execute(
-                work_dir, 'teacher', 'teacher', ['--checkpoint', checkpoint], lambda: None
-            )
+            arguments = ['--checkpoint', self.configs['distilled'].model.teacher_ckpt]
+            code, log = self._execute(result.parent, 'teacher', 'teacher', arguments, lambda: None)
             if code != 0:
                 # Its head may not fit these classes; backbone and neck teach all the same.
                 return None, f'{_last_line(log)} ({log})'
         return read_json(result), ''
 
-    def run(self) -> dict[int, dict[str, RunRecords]]:
-        """Train and evaluate what is not there yet, and return all runs: seed -> side -> run.
+    def run(self) -> Runs:
+        """Train and evaluate the runs that are not finished, and return all.
 
         Raises:
-            ValueError: If one fails, or the two sides of a seed don't begin alike.
+            UsageError: If one fails, or the two sides of a seed don't begin alike.
         """
-        for index, (seed, arm) in enumerate(self.runs):
-            if self._read(seed, arm).result is None:
-                self._train(index, seed, arm)
-            result = self._read(seed, arm).result['metrics']
-            scores = ', '.join(f'{kind} mAP {_shown(m["mAP"])}' for kind, m in result.items())
-            self.progress.say(
-                f'run {index + 1}/{len(self.runs)} (seed {seed}, {arm}): done, {scores}'
-            )
-        runs: dict[int, dict[str, RunRecords]] = {}
-        for seed, arm in self.runs:
+        for number, (name, (seed, side)) in enumerate(self.runs.items(), 1):
+            if self._read(seed, side).result is None:
+                self._train(name, seed, side)
             self._check_pair(seed)
-            runs.setdefault(seed, {})[arm] = self._read(seed, arm)
-        return runs
+            result = self._read(seed, side).result['metrics']
+            scores = ', '.join(
+                f'{kind} mAP ' + ('none' if m['mAP'] is None else f'{m["mAP"]:.3f}')
+                for kind, m in result.items()
+            )
+            self.progress.print(f'run {number}/{len(self.runs)} ({name}): done, {scores}')
+        return {side: [self._read(seed, side) for seed in range(self.seeds)] for side in SIDES}
 
-    def _train(self, index: int, seed: int, arm: str) -> None:
+    def _train(self, name: str, seed: int, side: str) -> None:
         started = time.time()
 
         def watch() -> None:
             self._check_pair(seed)
-            self.progress.show(index, started)
+            self.progress.show(name, started)
 
         arguments = ['--seed', str(seed), *(['--amp'] if self.amp else [])]
-        code, log = self._execute(self._work_dir(seed, arm), arm, 'plain', arguments, watch)
+        code, log = self._execute(self._work_dir(seed, side), side, 'plain', arguments, watch)
         if code != 0:
-            how = 'failed'
-            if code < 0:
-                how = f'was ended by signal {-code}' + (', for want of memory?' * (code == -9))
+            how = 'failed' if code > 0 else f'was ended by signal {-code}'
+            how += ' (out of memory?)' if code == -9 else ''
             raise UsageError(
-                f'the run "seed {seed}, {arm}" {how}: {_last_line(log)}; all of it is in {log}. '
-                'The same command goes on from there'
+                f'the run "{name}" {how}: {_last_line(log)}; the whole log is {log}. The same '
+                'command resumes'
             )
-        self._check_pair(seed)
 
     def _check_pair(self, seed: int) -> None:
-        first = {arm: self._read(seed, arm).student for arm in ARMS}
-        if None not in first.values() and first['plain'] != first['distilled']:
+        plain, distilled = (self._read(seed, side).student for side in SIDES)
+        if None not in (plain, distilled) and plain != distilled:
             raise UsageError(
                 f'with seed {seed} the two sides did not begin with the same student, so there is '
-                'nothing to compare; does load_from, or an init_cfg, reach one of them alone?'
+                'nothing to compare; does load_from, or an init_cfg, reach only one of them?'
             )
 
     def _execute(
         self, work_dir: Path, config: str, detector: str, arguments: list[str], watch: Any
     ) -> tuple[int, Path]:
         log = work_dir / 'run.log'
-        files = [str(self._config(config)), str(self._config(detector)), str(work_dir)]
-        code = run_module(_RUN, [*files, self.split, *arguments], log, self.lock, watch)
-        return code, log
+        files = [self.folder / f'{config}.py', self.folder / f'{detector}.py', work_dir]
+        arguments = [*map(str, files), self.split, *arguments]
+        return run_module(_RUN, arguments, log, self.lock, watch), log
 
-    def _read(self, seed: int, arm: str) -> RunRecords:
-        return read_run(self._work_dir(seed, arm), self.split)
+    def _read(self, seed: int, side: str) -> RunRecords:
+        return read_run(self._work_dir(seed, side), self.split)
 
-    def _work_dir(self, seed: int, arm: str) -> Path:
-        return self.folder / f'seed_{seed}' / arm
-
-    def _config(self, name: str) -> Path:
-        return self.folder / f'{name}.py'
+    def _work_dir(self, seed: int, side: str) -> Path:
+        return self.folder / f'seed_{seed}' / side
 
     def _write_config(self, name: str, cfg: Config) -> None:
-        with atomic_write(self._config(name)) as part:
+        with atomic_write(self.folder / f'{name}.py') as part:
             part.write_text(cfg.pretty_text, encoding='utf-8')
-
-
-def _check_teacher_file(cfg: Config) -> None:
-    # Found here instead of after the runs without a teacher.
-    checkpoint = Distillation.of(cfg).teacher_file
-    if checkpoint and not os.path.isfile(checkpoint):
-        raise UsageError(f'there is no teacher_ckpt {checkpoint}; train the teacher first')
 
 
 def _last_line(log: Path) -> str:
     lines = [
         line for line in log.read_text(encoding='utf-8', errors='replace').splitlines() if line
     ]
-    return lines[-1].removeprefix('error: ') if lines else 'it said nothing'
-
-
-def _shown(value: Optional[float]) -> str:
-    return 'none' if value is None else f'{value:.3f}'
+    return lines[-1].removeprefix('error: ') if lines else 'no output'

@@ -1,33 +1,27 @@
-"""Processes that end with this one, after they have saved what they have."""
+"""Child processes that are terminated with their parent and may save first."""
 
-import contextlib
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
-
-_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def run_module(
     module: str, arguments: Sequence[str], log: Path, lock: TextIO, watch: Callable[[], None]
 ) -> int:
-    """Run a module in a process of its own until it ends.
+    """Run a module in its own process until it ends, and return its exit status.
 
     Args:
-        module (str): For ``python -m``. It is to end when its standard input does.
+        module (str): For ``python -m``. It has to end when its standard input does.
         arguments (Sequence[str]): Of its command line.
-        log (Path): What it prints is added to this file.
-        lock (TextIO): What :func:`rtm_kd.utils.files.locked` gives; it stays locked as long
-            as the process runs.
-        watch (Callable): Called twice a second. What it raises, and Ctrl-C and SIGTERM, ends
-            the process with SIGTERM, waits for it and goes on to the caller.
-
-    Returns:
-        int: Its exit status, negative for a signal.
+        log (Path): Its output is appended to this file.
+        lock (TextIO): From :func:`rtm_kd.utils.files.locked`; stays locked while the process runs.
+        watch (Callable): Called twice a second. What it raises, and Ctrl-C and SIGTERM, ends the
+            process with SIGTERM and is raised again when that has ended.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open('ab') as output:
@@ -43,15 +37,14 @@ def run_module(
     try:
         while True:
             try:
-                return process.wait(timeout=_SECONDS_BETWEEN_LOOKS)
+                return process.wait(timeout=0.5)
             except subprocess.TimeoutExpired:
                 watch()
     except BaseException:
         process.terminate()
         try:
             process.wait()
-        except BaseException:
-            # Asked a second time.
+        except BaseException:  # asked a second time
             process.kill()
             raise
         raise
@@ -59,17 +52,13 @@ def run_module(
         process.stdin.close()
 
 
-@contextlib.contextmanager
+@contextmanager
 def sigterm_raises() -> Iterator[None]:
     """Let SIGTERM raise SystemExit, as Ctrl-C raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def leave(number: int, frame: object) -> None:
-        sys.exit(128 + number)
-
-    previous = signal.signal(signal.SIGTERM, leave)
+    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     finally:

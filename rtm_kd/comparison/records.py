@@ -1,4 +1,4 @@
-"""What the runs of a comparison have left in their work dirs."""
+"""Files that the runs of a comparison leave in their work dirs."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,28 +6,23 @@ from pathlib import Path
 from typing import Any, Optional
 
 from rtm_kd.engine.hooks.run_record_hook import POSITION, RECORDS
+from rtm_kd.reports.work_dir import read_json_lines
+from rtm_kd.utils.files import atomic_write
 
-from .run import TRAINED
+#: What a trained run leaves in its work dir, besides ``<split>.json`` of its evaluation.
+TRAINED = 'trained.json'
 
 
 @dataclass
 class RunRecords:
-    """A run, finished or not.
+    """A run, finished or not; :class:`~rtm_kd.engine.hooks.RunRecordHook` describes the records."""
 
-    Attributes:
-        begins (list[dict]): One for each time that it was started, see
-            :class:`~rtm_kd.engine.hooks.RunRecordHook`; likewise the next two.
-        epochs (dict[int, dict]): Epoch, from 1 -> its record.
-        evaluations (dict[int, dict]): Epoch -> metrics of its validation.
-        trained (dict, optional): What is known since it was trained.
-        result (dict, optional): Its evaluation.
-    """
-
-    begins: list[dict] = field(default_factory=list)
-    epochs: dict[int, dict] = field(default_factory=dict)
-    evaluations: dict[int, dict] = field(default_factory=dict)
-    trained: Optional[dict] = None
-    result: Optional[dict] = None
+    begins: list[dict] = field(default_factory=list)  # one for each start
+    epochs: dict[int, dict] = field(default_factory=dict)  # from 1
+    evaluations: dict[int, dict] = field(default_factory=dict)  # epoch -> metrics of validation
+    trained: Optional[dict] = None  # what is known once it is trained
+    result: Optional[dict] = None  # its evaluation
+    position: Optional[dict] = None  # its last start, with ``iter`` and ``now``
 
     @property
     def student(self) -> Optional[str]:
@@ -36,7 +31,7 @@ class RunRecords:
 
     @property
     def resumed(self) -> list[int]:
-        """The iterations after which it was interrupted and went on."""
+        """The iterations after which it was interrupted and resumed."""
         return [begin['begin'] for begin in self.begins if begin['begin'] > 0]
 
     @property
@@ -44,25 +39,42 @@ class RunRecords:
         """Digest of the images of each epoch."""
         return [record['images'] for _, record in sorted(self.epochs.items())]
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of training; of an interrupted epoch only the rest was timed."""
+        iters = sum(record['iters'] for record in self.epochs.values())
+        seconds = sum(record['seconds'] for record in self.epochs.values())
+        return seconds * self.begins[0]['max_iters'] / iters
+
+    @property
+    def memory(self) -> int:
+        """The most bytes that one of its processes held."""
+        return max(record['memory'] for record in self.epochs.values())
+
+    def curve(self, kind: str) -> list[tuple[int, float]]:
+        """Return (epoch, val mAP) of ``'bbox'`` or ``'segm'``."""
+        return [
+            (epoch, next(v for k, v in metrics.items() if k.endswith(f'{kind}_mAP')))
+            for epoch, metrics in sorted(self.evaluations.items())
+        ]
+
 
 def read_run(work_dir: Path, split: str) -> RunRecords:
-    """Read what a run has left.
+    """Read what a run left in its work dir, with the evaluation of ``'val'`` or ``'test'``.
 
-    Of an epoch that was trained twice, because its checkpoint was lost, the second time counts.
-
-    Args:
-        work_dir (Path): The run's.
-        split (str): The evaluation's, ``'val'`` or ``'test'``.
+    If an epoch was trained twice, since its checkpoint was lost, the second time counts.
     """
     run = RunRecords(
-        trained=read_json(work_dir / TRAINED), result=read_json(work_dir / f'{split}.json')
+        trained=read_json(work_dir / TRAINED),
+        result=read_json(work_dir / f'{split}.json'),
+        position=read_json(work_dir / POSITION),
     )
-    for record in _lines(work_dir / RECORDS):
+    for record in read_json_lines(work_dir / RECORDS):
         if 'begin' in record:
             run.begins.append(record)
-            for known in (run.epochs, run.evaluations):
-                for epoch in [epoch for epoch in known if epoch > record['epoch']]:
-                    del known[epoch]
+            for done in (run.epochs, run.evaluations):
+                for epoch in [epoch for epoch in done if epoch > record['epoch']]:
+                    del done[epoch]
         elif 'val' in record:
             run.evaluations[record['val']] = record['metrics']
         else:
@@ -70,26 +82,15 @@ def read_run(work_dir: Path, split: str) -> RunRecords:
     return run
 
 
-def read_position(work_dir: Path) -> Optional[dict]:
-    """Return where a run is: its last beginning with ``iter`` and ``now``; None before that."""
-    return read_json(work_dir / POSITION)
-
-
 def read_json(path: Path) -> Optional[Any]:
-    """Return a file's content, None if there is none."""
+    """Return the content of a file, None if it does not exist."""
     try:
         return json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         return None
 
 
-def _lines(path: Path) -> list[dict]:
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding='utf-8').splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:  # empty, or cut off by a kill
-            continue
-    return records
+def write_json(path: Path, content: Any) -> None:
+    """Write a file atomically."""
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')

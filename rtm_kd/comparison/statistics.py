@@ -1,11 +1,10 @@
-"""What can be said from a few pairs of runs."""
+"""Statistics of pairs of runs."""
 
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
+import numpy as np
 from scipy import stats
 
 from rtm_kd.utils import UsageError
@@ -14,63 +13,62 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How far the second values of pairs are above the first.
+class Sample:
+    """A quantity of the runs of one side: its values, mean and standard deviation (n - 1).
 
-    Attributes:
-        values (list[float]): Second minus first, of each pair.
-        mean (float): Their mean.
-        low, high (float, optional): The ends of the confidence interval of the mean; None for
-            a single pair, from which nothing can be said of chance.
+    A single value has no deviation, ``sd`` is None.
     """
 
     values: list[float]
     mean: float
+    sd: Optional[float]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> 'Sample':
+        """Return the sample of some values."""
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return cls(list(values), float(np.mean(values)), sd)
+
+    def __str__(self) -> str:
+        return f'{self.mean:.3f}' + ('' if self.sd is None else f' ± {self.sd:.3f}')
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the second values of pairs are above the first."""
+
+    values: list[float]  # second minus first, of each pair
+    mean: float
+    # The confidence interval of the mean; None for a single pair.
     low: Optional[float] = None
     high: Optional[float] = None
+    # 'gain' or 'loss' if the interval is on one side of 0, else 'none'; 'unknown' without one.
+    verdict: str = 'unknown'
 
-    @property
-    def verdict(self) -> str:
-        """``'gain'`` or ``'loss'`` if the interval is on one side of 0, else ``'none'``.
-
-        ``'unknown'`` without an interval.
-        """
-        if self.low is None or self.high is None:
-            return 'unknown'
-        if self.low > 0:
-            return 'gain'
-        return 'loss' if self.high < 0 else 'none'
+    def __str__(self) -> str:
+        interval = '' if self.low is None else f' [{self.low:+.3f}, {self.high:+.3f}]'
+        return f'{self.mean:+.3f}{interval}'
 
 
-def paired_difference(
-    first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE
-) -> Difference:
-    r"""Compare pairs, with Student's interval of the mean of their differences.
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
+    r"""Compare pairs of values, with the interval of the paired t-test.
 
     .. math:: \bar d \pm t_{n-1} \cdot s_d / \sqrt n
 
-    What both values of a pair have in common, as two runs of one seed have their first weights
-    and their images, drops out of the difference. The interval takes the differences for
-    normally distributed, as the paired t-test does.
-
-    Args:
-        first, second (Sequence[float]): As many values, in the same order of pairs.
-        confidence (float): Between 0 and 1.
+    What both values of a pair share, as two runs of one seed share first weights and images,
+    drops out of the difference.
 
     Raises:
-        ValueError: If there are none, or not as many of both.
+        UsageError: If there are no pairs, or not as many first as second values.
     """
     if not first or len(first) != len(second):
-        raise UsageError(f'{len(first)} values and {len(second)} are no pairs')
-    values = [b - a for a, b in zip(first, second)]
-    mean = statistics.fmean(values)
+        raise UsageError(f'cannot pair {len(first)} values with {len(second)}')
+    values = np.subtract(second, first)
+    mean = float(values.mean())
     if len(values) == 1:
-        return Difference(values, mean)
-    t = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
-    half = t * statistics.stdev(values) / math.sqrt(len(values))
-    return Difference(values, mean, mean - half, mean + half)
-
-
-def spread(values: Sequence[float]) -> Optional[float]:
-    """Return the standard deviation (n - 1), None of a single value."""
-    return statistics.stdev(values) if len(values) > 1 else None
+        return Difference(values.tolist(), mean)
+    # Not scipy's ttest_rel: its interval is NaN if all differences are the same.
+    half = float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    low, high = mean - half, mean + half
+    verdict = 'gain' if low > 0 else 'loss' if high < 0 else 'none'
+    return Difference(values.tolist(), mean, low, high, verdict)

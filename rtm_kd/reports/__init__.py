@@ -1,1 +1,1 @@
-"""Looking into trainings: what their logs tell, and what their detectors see and find."""
+"""HTML pages on trainings: curves, tables and pictures."""

@@ -1,4 +1,4 @@
-"""Where a detector attends: the maps that distillation compares, over the photograph."""
+"""Attention maps of detectors: computing, comparing and drawing them."""
 
 from collections.abc import Mapping
 from typing import Any, Optional
@@ -10,10 +10,9 @@ from mmengine.structures import BaseDataElement
 
 from rtm_kd.models.distillers.recorder import Records
 
-# Attention is shown as multiples of what each position would have if all had the same, from
-# one part in this many to this many times as much.
+# Attention is shown as a multiple of an even spread, from one part in this many up to this many.
 _RANGE = 4.0
-# Brightness of the photograph, and what of it shade takes and glow covers at the ends.
+# Brightness of the image, and how much of it shade and glow hide at the ends.
 _GREY = 0.85
 _SHADE = 0.85
 _OPACITY = 0.85
@@ -22,17 +21,16 @@ _OPACITY = 0.85
 def spatial_attention(feature: torch.Tensor) -> torch.Tensor:
     r"""Return how a feature map's attention is spread over the image.
 
-    Each channel is brought to zero mean and unit variance over the positions, as PKD does, and
-    goes through a softmax over them, which gives the distribution :math:`\phi` that
-    :func:`~rtm_kd.models.losses.channel_wise_divergence` compares. The result is the mean of
-    these distributions over the channels, so that maps of any number of channels can be laid
-    side by side.
+    Each channel is normalised over the positions, as in PKD, and goes through a softmax over
+    them, which gives the distribution :math:`\phi` that
+    :func:`~rtm_kd.models.losses.channel_wise_divergence` compares. The mean over the channels
+    makes maps with different numbers of channels comparable.
 
     Args:
         feature (Tensor): Feature maps, (N, C, H, W).
 
     Returns:
-        Tensor: Attention, (N, H, W), in float32; over the positions it sums to one.
+        Tensor: Attention, (N, H, W), in float32; it sums to one over the positions.
     """
     z = feature.float().flatten(2)
     z = (z - z.mean(2, keepdim=True)) / (z.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
@@ -42,15 +40,10 @@ def spatial_attention(feature: torch.Tensor) -> torch.Tensor:
 def compared_recorders(
     loss_forward_mappings: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> dict[str, str]:
-    """Return which recorders the losses of a distillation compare.
+    """Return the recorders that a distillation compares: the student's -> the teacher's.
 
     Args:
-        loss_forward_mappings (dict): As
-            :class:`~rtm_kd.models.distillers.ConfigurableDistiller` takes it.
-
-    Returns:
-        dict[str, str]: Recorder of the student, which stands for a level of the FPN -> recorder
-        of the teacher.
+        loss_forward_mappings (dict): See :class:`~rtm_kd.models.distillers.ConfigurableDistiller`.
     """
     pairs = {}
     for mapping in loss_forward_mappings.values():
@@ -61,33 +54,28 @@ def compared_recorders(
 
 
 def attention_maps(records: Records) -> dict[str, torch.Tensor]:
-    """Return the attention of what a model's levels gave.
+    """Return the attention at each recorder: (N, h, w), on the CPU.
 
     Args:
-        records (dict[str, list]): Level -> outputs of its module, the first of which counts, as
-            :func:`~rtm_kd.models.distillers.recorder.record_outputs` collects them.
-
-    Returns:
-        dict[str, Tensor]: Level -> attention, (N, h, w), on the CPU. A level whose module gives
-        no feature map is left out.
+        records (dict[str, list]): Recorder -> outputs of its module, the first of which counts.
+            It is left out if that is not a feature map.
     """
     return {
-        level: spatial_attention(outputs[0]).cpu()
-        for level, outputs in records.items()
+        recorder: spatial_attention(outputs[0]).cpu()
+        for recorder, outputs in records.items()
         if outputs and torch.is_tensor(outputs[0]) and outputs[0].dim() == 4
     }
 
 
 def agreement(first: torch.Tensor, second: torch.Tensor) -> Optional[float]:
-    """Return how alike two models attend: the correlation over the positions.
+    """Return the correlation of two models' attention over the positions.
 
     Args:
-        first (Tensor): Attention, (N, H, W).
-        second (Tensor): Another model's, of the same shape.
+        first, second (Tensor): Attention, (N, H, W).
 
     Returns:
-        float | None: Mean over the images, 1 for the same map and 0 for maps that have nothing
-        in common; None where it does not exist, of a constant map for one.
+        float | None: Mean over the images, 1 for the same map; None if the shapes differ or a
+        map is constant.
     """
     if first.shape != second.shape:
         return None
@@ -99,14 +87,13 @@ def agreement(first: torch.Tensor, second: torch.Tensor) -> Optional[float]:
 def without_padding(
     array: np.ndarray, input_shape: tuple[int, int], data_sample: BaseDataElement
 ) -> np.ndarray:
-    """Cut what a detector's input shows of the photograph out of a map or image of that input.
+    """Cut the padding of a detector's input off a map or an image.
 
     Args:
-        array (np.ndarray): (h, w) or (h, w, C), stretched over the whole input.
+        array (np.ndarray): (h, w) or (h, w, C); it covers the whole input.
         input_shape (tuple[int, int]): Height and width of the input, in pixels.
-        data_sample (BaseDataElement): With the ``ori_shape`` of the photograph, and if it was
-            resized its ``scale_factor``, and if it was padded on other sides than below and on
-            the right its ``pad_param``.
+        data_sample (BaseDataElement): With ``ori_shape``, and ``scale_factor`` and ``pad_param``
+            if the image was resized and padded above or on the left.
 
     Returns:
         np.ndarray: The part without padding, in pixels of the input.
@@ -123,22 +110,19 @@ def without_padding(
 
 
 def draw_attention(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """Lay a map of attention over a photograph.
-
-    The scale is the same for every map: the photograph in grey where the attention is that of
-    an even spread, darker where it is less, glowing where it is more. Four times as much, or a
-    quarter, are the ends.
+    """Draw an attention map over a grey image: darker below an even spread, glowing above it.
 
     Args:
-        image (np.ndarray): The photograph, (H, W, 3), RGB in uint8.
-        attention (np.ndarray): Attention as multiples of an even spread, (h, w).
+        image (np.ndarray): (H, W, 3), RGB in uint8.
+        attention (np.ndarray): Multiples of an even spread, (h, w); 1/4 and 4 are the ends of the
+            scale.
 
     Returns:
         np.ndarray: (H, W, 3), RGB in uint8.
     """
     height, width = image.shape[:2]
     attention = cv2.resize(attention, (width, height), interpolation=cv2.INTER_LINEAR)
-    # From -1, nothing, over 0, an even spread, to 1.
+    # From -1 over 0, an even spread, to 1.
     excess = np.log(np.clip(attention, 1 / _RANGE, _RANGE)) / np.log(_RANGE)
     level = np.round((excess.clip(min=0) + 1) / 2 * 255).astype(np.uint8)
     glow = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)

@@ -1,4 +1,4 @@
-"""What a detector found, held against the ground truth."""
+"""Detections of an image, matched with the ground truth."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,42 +9,27 @@ from mmengine.structures import InstanceData
 from torchvision.ops import nms
 
 IOU_THR = 0.5
-# Where nothing was found that is there, every threshold is as good.
+# Shown where no threshold is better than another, since no object was found.
 _DEFAULT_SCORE_THR = 0.3
-# A thing is one thing: of detections that overlap by more the best counts, whatever the classes.
 _NMS_IOU_THR = 0.6
-# Nobody looks at what scores less, and there is a lot of it.
 _MIN_SCORE = 0.05
 
 
 class Objects(NamedTuple):
-    """The objects of an image.
+    """The objects of an image; boxes are x1, y1, x2, y2 in pixels of the image."""
 
-    Args:
-        bboxes (ndarray): (N, 4), x1, y1, x2, y2 in pixels of the photograph.
-        labels (ndarray): (N,), indices into the classes.
-        ignored (ndarray): (M, 4), boxes in which whatever is found does not count.
-    """
-
-    bboxes: np.ndarray
-    labels: np.ndarray
-    ignored: np.ndarray
+    bboxes: np.ndarray  # (N, 4)
+    labels: np.ndarray  # (N,), indices into the classes
+    ignored: np.ndarray  # (M, 4), boxes in which detections do not count
 
 
 class Detections(NamedTuple):
-    """What was found on an image, the highest score first.
+    """The detections of an image, by descending score; boxes as in :class:`Objects`."""
 
-    Args:
-        bboxes (ndarray): (N, 4), x1, y1, x2, y2 in pixels of the photograph.
-        labels (ndarray): (N,), indices into the classes.
-        scores (ndarray): (N,).
-        partners (ndarray): (N,), for each the index of the object that it found, or -1.
-    """
-
-    bboxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    partners: np.ndarray
+    bboxes: np.ndarray  # (N, 4)
+    labels: np.ndarray  # (N,), indices into the classes
+    scores: np.ndarray  # (N,)
+    partners: np.ndarray  # (N,), the index of the object that each one found, or -1
 
     def from_score(self, score_thr: float) -> 'Detections':
         """Return those of at least this score."""
@@ -52,37 +37,29 @@ class Detections(NamedTuple):
 
 
 def ground_truth(data_info: Mapping[str, Any]) -> Objects:
-    """Return the objects of an image as a dataset of MMDetection annotates it.
-
-    Args:
-        data_info (dict): What ``dataset.get_data_info`` returns.
-    """
+    """Return the objects of an image from what ``dataset.get_data_info`` returns."""
     instances = data_info.get('instances', [])
-    counted = [instance for instance in instances if not instance.get('ignore_flag')]
-    ignored = [instance for instance in instances if instance.get('ignore_flag')]
-    return Objects(
-        bboxes=_boxes(instance['bbox'] for instance in counted),
-        labels=np.array([instance['bbox_label'] for instance in counted], dtype=int),
-        ignored=_boxes(instance['bbox'] for instance in ignored),
-    )
+    bboxes = np.array([one['bbox'] for one in instances], dtype=np.float32).reshape(-1, 4)
+    labels = np.array([one['bbox_label'] for one in instances], dtype=int)
+    ignored = np.array([bool(one.get('ignore_flag')) for one in instances], dtype=bool)
+    return Objects(bboxes[~ignored], labels[~ignored], bboxes[ignored])
 
 
 def match(instances: InstanceData, truth: Objects) -> Detections:
-    """Pair what was found with what is there, as COCO does at an IoU of 0.5.
+    """Match detections with the ground truth, as COCO does at an IoU of 0.5.
 
-    The highest score comes first and takes, of the objects of its class that nobody has yet,
-    the one that it overlaps most.
+    In descending order of scores, each one gets the object of its class that it overlaps most
+    among those that are still free.
 
     Args:
         instances (InstanceData): With ``bboxes`` (N, 4), ``scores`` and ``labels``.
         truth (Objects): The ground truth.
 
     Returns:
-        Detections: The best of those that overlap, whatever their classes, and none that found
-        what is to be ignored.
+        Detections: Those that class-agnostic NMS keeps, without those in ignored boxes.
     """
     instances = instances[instances.scores >= _MIN_SCORE]
-    # The highest score first.
+    # By descending score.
     instances = instances[nms(instances.bboxes, instances.scores, _NMS_IOU_THR)]
     bboxes, scores, labels = (
         instances[name].detach().cpu().numpy() for name in ('bboxes', 'scores', 'labels')
@@ -90,20 +67,19 @@ def match(instances: InstanceData, truth: Objects) -> Detections:
     overlaps = bbox_overlaps(bboxes, truth.bboxes)
     overlaps[labels[:, None] != truth.labels[None]] = 0
     partners = np.full(len(bboxes), -1)
-    if len(truth.bboxes):
-        for i, row in enumerate(overlaps):
-            best = row.argmax()
-            if row[best] >= IOU_THR:
-                partners[i] = best
-                overlaps[:, best] = 0
-    # Of a crowd a detection covers a part.
+    for i, row in enumerate(overlaps if len(truth.bboxes) else ()):
+        best = row.argmax()
+        if row[best] >= IOU_THR:
+            partners[i] = best
+            overlaps[:, best] = 0
+    # A detection covers a part of a crowd.
     covered = bbox_overlaps(bboxes, truth.ignored, mode='iof').max(axis=1, initial=0)
     kept = (partners >= 0) | (covered < IOU_THR)
     return Detections(bboxes[kept], labels[kept], scores[kept], partners[kept])
 
 
 def best_score_thr(detections: Sequence[Detections], truths: Sequence[Objects]) -> float:
-    """Return the score from which on a detector's F1 over some images is the highest."""
+    """Return the score threshold with the highest F1 over some images."""
     scores = np.concatenate([found.scores for found in detections])
     right = np.concatenate([found.partners >= 0 for found in detections])
     order = np.argsort(-scores, kind='stable')
@@ -116,10 +92,6 @@ def best_score_thr(detections: Sequence[Detections], truths: Sequence[Objects]) 
 
 
 def num_disagreements(detections: Detections, truth: Objects) -> tuple[int, int]:
-    """Return how many objects were missed, and how many that are not there were found."""
+    """Return how many objects were missed, and how many detections found none."""
     found = int((detections.partners >= 0).sum())
     return len(truth.bboxes) - found, len(detections.bboxes) - found
-
-
-def _boxes(boxes: Any) -> np.ndarray:
-    return np.array(list(boxes), dtype=np.float32).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""What one wants to know of a training besides its curves: how far, how well, from what."""
+"""Tables of a page: results, settings, environment."""
 
 import math
 import os
@@ -14,12 +14,9 @@ from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
 
 from .work_dir import Run, WorkDir
 
-# Fewer digits than a float has, as many as a person reads.
-_DIGITS = 4
-
 
 class Fact(NamedTuple):
-    """A row of a table: what it is, its value in each run, and whether these differ."""
+    """A row of a table: its label, its value in each run, and whether the runs differ in it."""
 
     label: str
     values: list[str]
@@ -44,25 +41,23 @@ def verdict(runs: Sequence[Run]) -> str:
 
 def results(runs: Sequence[Run]) -> list[Fact]:
     """Return how far the runs are, what they reached and how long it took."""
-    rows = _facts([_results(run.work_dir) for run in runs])
-    # These always differ; what is worth a second look are settings that do.
-    return [row._replace(differs=False) for row in rows]
+    # These nearly always differ, which is not worth pointing out.
+    return [row._replace(differs=False) for row in _facts([_results(r.work_dir) for r in runs])]
 
 
 def settings(runs: Sequence[Run]) -> list[Fact]:
-    """Return the values of the configs that matter, those that exist."""
+    """Return the main values of the configs."""
     return _facts([_settings(run.work_dir.cfg) for run in runs])
 
 
 def environments(runs: Sequence[Run]) -> list[Fact]:
-    """Return what the logs say of machine and versions."""
+    """Return machines and versions, from the logs."""
     return _facts([run.work_dir.environment for run in runs])
 
 
 def _facts(columns: Sequence[Mapping[str, Any]]) -> list[Fact]:
-    labels = list(dict.fromkeys(label for column in columns for label in column))
     rows = []
-    for label in labels:
+    for label in dict.fromkeys(label for column in columns for label in column):
         values = [_text(column.get(label)) for column in columns]
         if any(values):
             rows.append(Fact(label, values, len(set(values)) > 1))
@@ -75,7 +70,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return 'yes' if value else 'no'
     if isinstance(value, float):
-        return f'{value:.{_DIGITS}g}'
+        return f'{value:.4g}'
     if isinstance(value, (list, tuple)):
         return ', '.join(map(_text, value))
     return str(value)
@@ -89,33 +84,29 @@ def _best(work_dir: WorkDir) -> Optional[tuple[float, float]]:
 
 
 def _state(work_dir: WorkDir) -> str:
-    unit = 'epoch' if work_dir.by_epoch else 'iteration'
     if work_dir.finished:
-        return f'finished after {work_dir.max_position} {unit}s'
+        return f'finished after {work_dir.max_position} {work_dir.unit}s'
     of = '' if work_dir.max_position is None else f' of {work_dir.max_position}'
-    return f'{unit} {work_dir.position:.4g}{of}'
+    return f'{work_dir.unit} {work_dir.position:.4g}{of}'
 
 
 def _results(work_dir: WorkDir) -> dict[str, Any]:
     metric = work_dir.metric()
     best = _best(work_dir)
-    unit = 'epoch' if work_dir.by_epoch else 'iteration'
     found: dict[str, Any] = {'work dir': work_dir.path, 'state': _state(work_dir)}
     if best is not None:
-        found[f'best {metric}'] = f'{best[1]:.3f} ({unit} {best[0]:g})'
+        found[f'best {metric}'] = f'{best[1]:.3f} ({work_dir.unit} {best[0]:g})'
         found[f'last {metric}'] = f'{work_dir.val_curve(metric)[-1][1]:.3f}'
         half = work_dir.val_curve(f'{metric}_50')
         if half:
             found['at an IoU of 0.5, last'] = f'{half[-1][1]:.3f}'
     for distilling, what in ((True, 'with the teacher'), (False, 'without a teacher')):
         seconds = work_dir.seconds_per_iter(distilling)
-        found[f'an iteration {what}'] = None if seconds is None else f'{seconds:.3g} s'
+        found[f'time per iteration, {what}'] = None if seconds is None else f'{seconds:.3g} s'
     memory = [value for _, value in work_dir.curve('memory')]
-    found['most GPU memory'] = f'{max(memory):g} MB' if memory else None
-    started = work_dir.started
-    found['started'] = (
-        f'{started[:4]}/{started[4:6]}/{started[6:8]} {started[9:11]}:{started[11:13]}'
-    )
+    found['peak GPU memory'] = f'{max(memory):g} MB' if memory else None
+    day, time = work_dir.started.split('_')
+    found['started'] = f'{day[:4]}/{day[4:6]}/{day[6:]} {time[:2]}:{time[2:4]}'
     found['last line of the log'] = work_dir.last_logged
     return found
 
@@ -124,38 +115,40 @@ def _settings(cfg: Optional[Config]) -> dict[str, Any]:
     if cfg is None:
         return {}
     model = cfg.get('model') or {}
-    distiller = expand(model.get('distiller') or {})
-    train = get_value(cfg, 'train_dataloader.dataset') or {}
+    losses = expand(model.get('distiller') or {}).get('distill_losses') or {}
     hooks = [hook for hook in cfg.get('custom_hooks') or [] if isinstance(hook, dict)]
-    optimizer = dict(get_value(cfg, 'optim_wrapper.optimizer') or {})
-    found: dict[str, Any] = {
+    switches = [hook['switch_epoch'] for hook in hooks if 'switch_epoch' in hook]
+    classes = get_value(cfg, 'train_dataloader.dataset.metainfo.classes')
+    if isinstance(classes, (list, tuple)):
+        more = f' and {len(classes) - 8} more' if len(classes) > 8 else ''
+        classes = ', '.join(map(str, classes[:8])) + more
+    dataset = innermost_dataset(get_value(cfg, 'train_dataloader.dataset'))
+    ann_file = get_value(dataset, 'ann_file')
+    data_root = get_value(dataset, 'data_root') or ''
+    distillation = Distillation.of(cfg)
+    return {
         'model': _model(model.get('architecture', model)),
         'teacher': _model(model.get('teacher')),
-        "the teacher's checkpoint": model.get('teacher_ckpt'),
-        'begins with': None if cfg.get('resume') else cfg.get('load_from'),
-        'distillation losses': _losses(distiller.get('distill_losses') or {}),
+        "teacher's checkpoint": model.get('teacher_ckpt'),
+        'initial weights': None if cfg.get('resume') else cfg.get('load_from'),
+        'distillation losses': _losses(losses),
         "teacher's half precision": model.get('half_teacher'),
         "MMRazor's arithmetic": model.get('reference'),
-        'training annotations': _annotations(train),
-        'classes': _shortened(get_value(train, 'metainfo.classes')),
+        'training annotations': os.path.join(data_root, ann_file) if ann_file else None,
+        'classes': classes,
         'image size': cfg.get('img_scale'),
-        'images a batch': get_value(cfg, 'train_dataloader.batch_size'),
+        'batch size': get_value(cfg, 'train_dataloader.batch_size'),
         'epochs': get_value(cfg, 'train_cfg.max_epochs'),
         'iterations': get_value(cfg, 'train_cfg.max_iters'),
+        'epochs with the teacher': distillation and distillation.detach_epoch,
+        'epochs before the pipeline switch': switches[-1] if switches else None,
+        'optimizer': get_value(cfg, 'optim_wrapper.optimizer.type'),
+        'learning rate': get_value(cfg, 'optim_wrapper.optimizer.lr'),
+        'weight decay': get_value(cfg, 'optim_wrapper.optimizer.weight_decay'),
+        'mixed precision': str(get_value(cfg, 'optim_wrapper.type')).endswith('AmpOptimWrapper'),
+        'averaged weights (EMA)': any('EMA' in str(hook.get('type')) for hook in hooks),
+        'seed': get_value(cfg, 'randomness.seed'),
     }
-    distillation = Distillation.of(cfg)
-    found['epochs with the teacher'] = distillation and distillation.detach_epoch
-    for hook in hooks:
-        if 'switch_epoch' in hook:
-            found['epochs before the pipeline switch'] = hook['switch_epoch']
-    found['optimizer'] = optimizer.get('type')
-    found['learning rate'] = optimizer.get('lr')
-    found['weight decay'] = optimizer.get('weight_decay')
-    wrapper = str(get_value(cfg, 'optim_wrapper.type'))
-    found['mixed precision'] = wrapper.endswith('AmpOptimWrapper')
-    found['averaged weights (EMA)'] = any('EMA' in str(hook.get('type')) for hook in hooks)
-    found['seed'] = get_value(cfg, 'randomness.seed')
-    return found
 
 
 def _model(model: Any) -> Optional[str]:
@@ -176,25 +169,11 @@ def _model(model: Any) -> Optional[str]:
 
 
 def _losses(losses: Mapping[str, Any]) -> Optional[str]:
-    counted: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for loss in losses.values():
         values = ', '.join(
             f'{key}={value}' for key, value in loss.items() if key not in ('type', '_scope_')
         )
         name = f'{bare_type(loss)}({values})'
-        counted[name] = counted.get(name, 0) + 1
-    return ', '.join(f'{count} x {name}' for name, count in counted.items()) or None
-
-
-def _annotations(dataset: Any) -> Optional[str]:
-    dataset = innermost_dataset(dataset)
-    if not isinstance(dataset, dict) or not dataset.get('ann_file'):
-        return None
-    return os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
-
-
-def _shortened(classes: Any) -> Optional[str]:
-    if not isinstance(classes, (list, tuple)):
-        return None
-    more = f' and {len(classes) - 8} more' if len(classes) > 8 else ''
-    return ', '.join(map(str, classes[:8])) + more
+        counts[name] = counts.get(name, 0) + 1
+    return ', '.join(f'{count} x {name}' for name, count in counts.items()) or None

@@ -10,8 +10,8 @@ import time
 
 from helpers import ROOT, as_arguments
 
-from rtm_kd.comparison.arms import ARMS
 from rtm_kd.comparison.records import read_run
+from rtm_kd.comparison.sides import SIDES
 
 KILLS = 6
 EPOCHS = 12
@@ -74,7 +74,7 @@ def test_a_comparison_survives_being_killed_at_any_moment(tmp_path):
             assert 'another comparison is at work' in log.read_text()
     summary = json.loads((folder / 'comparison.json').read_text())
     assert summary['pairing']['same_first_weights']
-    for arm in ARMS:
-        run = read_run(folder / 'seed_0' / arm, 'val')
+    for side in SIDES:
+        run = read_run(folder / 'seed_0' / side, 'val')
         assert [*run.epochs] == list(range(1, EPOCHS + 1))
         assert run.result is not None

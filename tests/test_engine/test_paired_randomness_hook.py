@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rtm_kd.comparison.arms import paired_configs
+from rtm_kd.comparison.sides import paired_configs
 from rtm_kd.engine.hooks import PairedRandomnessHook
 from rtm_kd.utils import load_config
 

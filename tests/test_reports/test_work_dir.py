@@ -107,11 +107,11 @@ def test_died_in_its_first_epoch_with_half_a_line(write, log):
         run.read_checkpoint()
 
 
-def test_what_is_no_number_is_a_gap_and_is_said(write):
+def test_nan_and_inf_are_gaps_and_are_reported(write):
     lines = [trained(5), trained(10, loss=math.nan), trained(15, loss=math.inf), trained(20)]
     run = WorkDir(write(lines))
     assert [math.isnan(value) for _, value in run.curve('loss')] == [False, True, True, False]
-    assert run.fault() == 'infinite or no number, first at epoch 1: loss'
+    assert run.fault() == 'NaN or Inf, first at epoch 1: loss'
 
 
 def test_is_finished_although_the_last_iterations_are_not_logged(write):
@@ -151,7 +151,7 @@ def test_knows_its_teacher(write, root):
     assert not student.taught(teacher) and not teacher.distils
 
 
-def test_says_what_is_no_work_dir_of_a_training(write, root):
+def test_names_what_is_not_the_work_dir_of_a_training(write, root):
     with pytest.raises(ValueError, match=f'there is no work dir {root}'):
         WorkDir(str(root))
     write([])
@@ -167,5 +167,5 @@ def test_says_what_is_no_work_dir_of_a_training(write, root):
     'lines', [[{'mode': 'train', 'epoch': 1, 'loss': 1.0}], [{'metrics/mAP50': 0.5, 'step': 1}]]
 )
 def test_refuses_the_log_of_another_framework(write, lines):
-    with pytest.raises(ValueError, match='is no log of a training by MMEngine'):
+    with pytest.raises(ValueError, match='is not a training log of MMEngine'):
         WorkDir(write(lines, log=False, config=None))

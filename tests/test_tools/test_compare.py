@@ -1,4 +1,4 @@
-"""Whether distillation helps: the pairs of runs, what is said of them, and how it goes on."""
+"""Comparisons: pairs of runs, what is reported of them, and resuming."""
 
 import copy
 import html.parser
@@ -10,22 +10,23 @@ import runpy
 import shutil
 import signal
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from helpers import KD_CONFIG, ROOT, as_arguments, make_options
-from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from scipy.stats import ttest_rel
 
 from rtm_kd.apis.train import train
 from rtm_kd.comparison import compare as compare_module
-from rtm_kd.comparison.arms import ARMS, paired_configs, teacher_config
 from rtm_kd.comparison.compare import compare
 from rtm_kd.comparison.evaluation import average_precisions, evaluate
 from rtm_kd.comparison.records import RunRecords, read_run
 from rtm_kd.comparison.report import html_page, terminal_table
+from rtm_kd.comparison.sides import SIDES, paired_configs, teacher_config
 from rtm_kd.comparison.statistics import paired_difference
 from rtm_kd.comparison.summary import summarise
 from rtm_kd.engine.hooks import RunRecordHook
@@ -38,7 +39,7 @@ EPOCHS = 4
 
 
 class Terminal(io.StringIO):
-    """A stderr at which somebody sits who presses Ctrl-C when the first epoch has begun."""
+    """A stderr whose user presses Ctrl-C when the first epoch has begun."""
 
     def write(self, text):
         if 'epoch 1/' in text:
@@ -48,7 +49,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(scope='module')
 def compared(data_root, tmp_path_factory):
-    """One pair of runs, stopped by Ctrl-C in the first, and gone on with."""
+    """One pair of runs, stopped by Ctrl-C in the first, and resumed."""
     folder = tmp_path_factory.mktemp('compared')
     options = make_options(data_root)
     options.update(max_epochs=EPOCHS, num_epochs_stage2=2, val_interval=2)
@@ -109,6 +110,8 @@ def test_the_interval_of_known_values():
     # Mean 2, standard deviation 1, t of two degrees of freedom 4.302653.
     half = 4.302653 / 3**0.5
     assert (difference.low, difference.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+    # A class that no run finds.
+    assert paired_difference([0, 0], [0, 0]).low == 0
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_a_verdict_needs_an_interval_on_one_side_of_zero(distilled, verdict):
 
 
 def test_what_is_no_pair_is_refused():
-    with pytest.raises(ValueError, match='2 values and 1'):
+    with pytest.raises(ValueError, match='cannot pair 2 values with 1'):
         paired_difference([0.1, 0.2], [0.1])
 
 
@@ -134,12 +137,12 @@ def test_what_is_no_pair_is_refused():
 
 
 @pytest.fixture
-def arms(kd_config, options):
+def configs(kd_config, options):
     return paired_configs(load_config(kd_config, options))
 
 
-def test_both_sides_differ_in_the_distillation_alone(arms, plain_config, options):
-    plain, distilled = arms['plain'], arms['distilled']
+def test_both_sides_differ_in_the_distillation_alone(configs, plain_config, options):
+    plain, distilled = configs['plain'], configs['distilled']
     for key in distilled:
         if key not in ('model', 'custom_hooks'):
             assert plain[key] == distilled[key], key
@@ -155,8 +158,8 @@ def test_both_sides_differ_in_the_distillation_alone(arms, plain_config, options
 def test_the_optimizer_finds_the_students_parameters_under_their_own_names(kd_config, options):
     cfg = load_config(kd_config, options)
     cfg.optim_wrapper.paramwise_cfg.custom_keys = {'architecture.backbone': dict(lr_mult=0.1)}
-    arms = paired_configs(cfg)
-    keys = {arm: [*arms[arm].optim_wrapper.paramwise_cfg.custom_keys] for arm in ARMS}
+    configs = paired_configs(cfg)
+    keys = {side: [*configs[side].optim_wrapper.paramwise_cfg.custom_keys] for side in SIDES}
     assert keys == dict(plain=['backbone'], distilled=['architecture.backbone'])
 
 
@@ -178,15 +181,15 @@ def test_both_sides_begin_with_the_same_student_and_see_the_same_images(
     def remember(hook, runner, batch_idx, data_batch=None):
         student = getattr(runner.model, 'architecture', runner.model)
         weights = {name: value.clone() for name, value in student.state_dict().items()}
-        seen.setdefault(arm, []).append((weights, data_batch))
+        seen.setdefault(side, []).append((weights, data_batch))
 
     monkeypatch.setattr(RunRecordHook, 'before_train_iter', remember)
-    for arm, cfg in paired_configs(load_config(kd_config, options)).items():
-        cfg.dump(str(tmp_path / f'{arm}.py'))
-        train(str(tmp_path / f'{arm}.py'), str(tmp_path / arm))
+    for side, cfg in paired_configs(load_config(kd_config, options)).items():
+        cfg.dump(str(tmp_path / f'{side}.py'))
+        train(str(tmp_path / f'{side}.py'), str(tmp_path / side))
 
     assert len(seen['plain']) == len(seen['distilled']) == 6
-    weights = [seen[arm][0][0] for arm in ARMS]
+    weights = [seen[side][0][0] for side in SIDES]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     for (_, plain), (_, distilled) in zip(seen['plain'], seen['distilled']):
@@ -227,24 +230,29 @@ def test_average_precision_is_exact_and_none_where_there_is_nothing(tmp_path):
         categories=[dict(id=0, name='disc'), dict(id=1, name='square')],
     )
     (tmp_path / 'annotations.json').write_text(json.dumps(annotated))
-    coco = COCO(str(tmp_path / 'annotations.json'))
-    found = [dict(image_id=0, category_id=0, bbox=box, score=0.9)]
-    for name, content in (('some', found), ('none', [])):
-        (tmp_path / f'{name}.json').write_text(json.dumps(content))
-    result = average_precisions(coco, str(tmp_path / 'some.json'), 'bbox', [0, 1], [0, 1])
+
+    def measured(detections):
+        metric = CocoMetric(
+            str(tmp_path / 'annotations.json'), outfile_prefix=str(tmp_path / 'one')
+        )
+        # What it has after it has evaluated.
+        metric.cat_ids, metric.img_ids = [0, 1], [0, 1]
+        (tmp_path / 'one.bbox.json').write_text(json.dumps(detections))
+        return average_precisions(metric, 'bbox')
+
+    result = measured([dict(image_id=0, category_id=0, bbox=box, score=0.9)])
     # One of two found: full precision up to recall 0.5, at 51 of 101 steps.
     assert result['mAP'] == result['mAP_s'] == pytest.approx(51 / 101)
     assert result['mAP_l'] is None
     assert result['classes'] == {'disc': pytest.approx(51 / 101), 'square': None}
-    nothing = average_precisions(coco, str(tmp_path / 'none.json'), 'bbox', [0, 1], [0, 1])
-    assert nothing['mAP'] == 0
+    assert measured([])['mAP'] == 0
 
 
 @pytest.fixture
-def teacher(arms, tmp_path):
+def teacher(configs, tmp_path):
     """The teacher's config, and a checkpoint with the weights that it was built with."""
-    arms['distilled'].model.teacher_ckpt = 'somewhere.pth'
-    cfg, reason = teacher_config(arms)
+    configs['distilled'].model.teacher_ckpt = 'somewhere.pth'
+    cfg, reason = teacher_config(configs)
     assert reason == ''
     torch.manual_seed(0)
     model = MODELS.build(copy.deepcopy(cfg.model))
@@ -261,7 +269,7 @@ def test_the_teacher_is_evaluated_on_the_students_images(teacher, tmp_path):
     assert [*result['metrics']['bbox']['classes']] == ['disc', 'square']
 
 
-def test_a_teacher_of_other_classes_is_not_measured_and_it_says_why(teacher, arms, tmp_path):
+def test_a_teacher_of_other_classes_is_not_measured_and_it_says_why(teacher, configs, tmp_path):
     cfg, path = teacher
     content = torch.load(path)
     head = 'bbox_head.head_module.rtm_cls.0.'
@@ -272,10 +280,10 @@ def test_a_teacher_of_other_classes_is_not_measured_and_it_says_why(teacher, arm
         evaluate(cfg, str(path), 'val', str(tmp_path / 'run'))
     content['meta'] = dict(dataset_meta=dict(classes=('cat', 'dog')))
     torch.save(content, path)
-    with pytest.raises(ValueError, match='learnt the classes cat, dog'):
+    with pytest.raises(ValueError, match='learned the classes cat, dog'):
         evaluate(cfg, str(path), 'val', str(tmp_path / 'run'))
-    arms['distilled'].model.teacher_ckpt = 'random'
-    assert teacher_config(arms) == (None, 'its weights are random')
+    configs['distilled'].model.teacher_ckpt = 'random'
+    assert teacher_config(configs) == (None, 'its weights are random')
 
 
 # ----------------------------------------------------------------- the whole
@@ -291,37 +299,38 @@ def test_ctrl_c_saves_and_leaves_nothing_running(compared):
 
 
 def test_goes_on_where_it_stopped_and_says_so(compared):
-    runs = {arm: read_run(compared['folder'] / 'seed_0' / arm, 'val') for arm in ARMS}
+    runs = {side: read_run(compared['folder'] / 'seed_0' / side, 'val') for side in SIDES}
     assert len(runs['distilled'].resumed) == 1 and runs['plain'].resumed == []
     assert [*runs['distilled'].epochs] == [*runs['plain'].epochs] == [*range(1, EPOCHS + 1)]
     after = runs['distilled'].resumed[0]
-    notes = ' '.join(compared['summary']['notes'])
+    notes = ' '.join(compared['summary'].notes)
     assert f'distilled: interrupted and resumed after iteration {after}' in notes
 
 
 def test_a_run_is_compared_by_its_last_epoch_as_training_saw_it(compared):
     folder, summary = compared['folder'], compared['summary']
-    for arm in ARMS:
-        run = read_run(folder / 'seed_0' / arm, 'val')
+    for side in SIDES:
+        run = read_run(folder / 'seed_0' / side, 'val')
         assert max(run.evaluations) == EPOCHS
         rounded = run.evaluations[EPOCHS]['coco/bbox_mAP']
-        assert summary['metrics'][0][arm]['values'] == [pytest.approx(rounded, abs=5.1e-4)]
-        assert summary['curves'][arm]['0'][-1] == (EPOCHS, rounded)
-    assert summary['pairing']['same_first_weights']
-    assert summary['verdict']['kind'] == 'unknown'
-    setting = summary['setting']
+        values = getattr(summary.metrics[0], side).values
+        assert values == [pytest.approx(rounded, abs=5.1e-4)]
+        assert summary.curves[side]['0'][-1] == (EPOCHS, rounded)
+    assert summary.pairing['same_first_weights']
+    assert summary.verdict.kind == 'unknown'
+    setting = summary.setting
     assert (setting['epochs'], setting['iterations']) == (EPOCHS, 3 * EPOCHS)
     assert (setting['train_images'], setting['evaluated_images']) == (12, 12)
     assert (setting['detach_epoch'], setting['batch_size']) == (EPOCHS - 2, 4)
 
 
 def test_measures_what_each_side_costs(compared):
-    costs = {row['name']: row for row in compared['summary']['costs']}
-    assert all(costs[name][arm]['mean'] > 0 for name in costs for arm in ARMS)
+    costs = {row.name: row for row in compared['summary'].costs}
+    assert all(row.plain.mean > 0 and row.distilled.mean > 0 for row in costs.values())
     # The student is the same, and the teacher is in no checkpoint.
-    assert costs['student']['ratio'] == pytest.approx(1, abs=0.01)
-    assert costs['checkpoint']['ratio'] == pytest.approx(1, abs=0.05)
-    assert costs['checkpoint']['plain']['mean'] > 2 * costs['student']['plain']['mean']
+    assert costs['student'].ratio == pytest.approx(1, abs=0.01)
+    assert costs['checkpoint'].ratio == pytest.approx(1, abs=0.05)
+    assert costs['checkpoint'].plain.mean > 2 * costs['student'].plain.mean
 
 
 def test_shows_the_run_the_epoch_and_the_time_left(compared):
@@ -335,7 +344,8 @@ def test_shows_the_run_the_epoch_and_the_time_left(compared):
 def test_the_report_is_there_in_three_forms(compared):
     folder = compared['folder']
     written = json.loads((folder / 'comparison.json').read_text())
-    assert written['verdict'] == compared['summary']['verdict']
+    # JSON has no tuples.
+    assert written == json.loads(json.dumps(asdict(compared['summary'])))
     sentence = written['verdict']['sentence']
     assert sentence in (folder / 'comparison.md').read_text()
     assert sentence in (folder / 'comparison.html').read_text()
@@ -343,7 +353,7 @@ def test_the_report_is_there_in_three_forms(compared):
 
 def test_what_is_finished_is_not_run_again(compared, kd_config, monkeypatch):
     monkeypatch.setattr(compare_module, '_RUN', 'no_such_module')
-    assert again(compared, kd_config)['metrics'] == compared['summary']['metrics']
+    assert again(compared, kd_config) == compared['summary']
 
 
 @pytest.mark.parametrize(
@@ -378,7 +388,7 @@ def test_an_annotation_file_that_changed_is_noticed(compared, kd_config, data_ro
 
 def test_a_detectors_config_is_no_distillation(plain_config, options, tmp_path):
     options.pop('teacher_ckpt')
-    with pytest.raises(ValueError, match=r'does not distil.*kd_tiny'):
+    with pytest.raises(ValueError, match=r'does not distil.*kd_student_teacher'):
         compare(plain_config, work_dir=str(tmp_path / 'run'), cfg_options=options)
     assert not (tmp_path / 'run').exists()
 
@@ -399,7 +409,7 @@ def test_a_run_that_fails_is_named_with_its_log(kd_config, options, tmp_path, mo
     monkeypatch.setattr(compare_module, '_RUN', 'no_such_module')
     with pytest.raises(ValueError, match=r'"seed 0, distilled" failed: .*no_such_module') as error:
         compare(kd_config, work_dir=str(tmp_path), cfg_options=options)
-    log = re.search(r'all of it is in (\S+\.log)', str(error.value))[1]
+    log = re.search(r'the whole log is (\S+\.log)', str(error.value))[1]
     assert log == str(tmp_path / 'seed_0/distilled/run.log') and os.path.getsize(log) > 0
 
 
@@ -440,7 +450,7 @@ def test_restart_leaves_folders_of_other_names(compared, kd_config, tmp_path, mo
     assert (tmp_path / 'copy/seed_bank').is_dir()
 
 
-# ----------------------------------------------------------------- what is said
+# ----------------------------------------------------------------- reports
 
 
 CLASSES = ['disc', '<b>"square" & $x$</b>']
@@ -469,10 +479,10 @@ def fake_run(mAP, images='same', resumed=()):
 
 
 def summary_of(plain, distilled, teacher=None, **changes):
-    runs = {
-        seed: dict(plain=fake_run(a), distilled=fake_run(b, **changes))
-        for seed, (a, b) in enumerate(zip(plain, distilled))
-    }
+    runs = dict(
+        plain=[fake_run(mAP) for mAP in plain],
+        distilled=[fake_run(mAP, **changes) for mAP in distilled],
+    )
     figures = fake_run(teacher).result if teacher else None
     setting = dict(
         name='kd <config>',
@@ -497,8 +507,8 @@ def summary_of(plain, distilled, teacher=None, **changes):
 )
 def test_the_verdict_is_one_sentence(distilled, sentence):
     summary = summary_of([0.4] * len(distilled), distilled)
-    assert re.search(sentence, summary['verdict']['sentence'])
-    assert summary['verdict']['sentence'] in terminal_table(summary)
+    assert re.search(sentence, summary.verdict.sentence)
+    assert summary.verdict.sentence in terminal_table(summary)
 
 
 @pytest.mark.parametrize(
@@ -514,23 +524,23 @@ def test_the_verdict_is_one_sentence(distilled, sentence):
     ],
 )
 def test_what_speaks_against_the_figures_is_said(arguments, note):
-    notes = ' '.join(summary_of([0.4, 0.4], [0.41, 0.42], **arguments)['notes'])
+    notes = ' '.join(summary_of([0.4, 0.4], [0.41, 0.42], **arguments).notes)
     assert re.search(note, notes)
 
 
 def test_a_teacher_within_the_spread_of_the_plain_runs_is_pointed_out():
-    notes = ' '.join(summary_of([0.4, 0.44], [0.42, 0.41], teacher=0.43)['notes'])
+    notes = ' '.join(summary_of([0.4, 0.44], [0.42, 0.41], teacher=0.43).notes)
     assert 'has 0.430 mAP' in notes
     assert 'hardly more than the plain student with 0.420 ± 0.028' in notes
 
 
 @pytest.mark.parametrize('teacher', [0.5, 0.39])
 def test_after_a_gain_a_teacher_and_equal_images_need_no_word(teacher):
-    assert summary_of([0.4, 0.4], [0.45, 0.451], teacher=teacher)['notes'] == []
+    assert summary_of([0.4, 0.4], [0.45, 0.451], teacher=teacher).notes == []
 
 
-def test_two_sides_that_have_learnt_nothing_say_nothing_of_distillation():
-    assert 'Neither side has learnt' in summary_of([0.001] * 2, [0.002] * 2)['notes'][0]
+def test_two_sides_that_have_learned_nothing_say_nothing_of_distillation():
+    assert 'Neither side has learned' in summary_of([0.001] * 2, [0.002] * 2).notes[0]
 
 
 def test_the_table_has_each_size_and_class():

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from rtm_kd.apis.distill import distill
 from rtm_kd.apis.train import train
-from rtm_kd.comparison.arms import paired_configs
+from rtm_kd.comparison.sides import paired_configs
 from rtm_kd.reports.work_dir import WorkDir
 from rtm_kd.utils import load_config
 

@@ -234,7 +234,7 @@ def test_several_runs_side_by_side(finished, copy, tmp_path):
     elements = Elements(out)
     assert f'lr of {ODD}, other, plain' in elements.attributes('svg', 'aria-label')
     assert f'Best val mAP: {ODD} 0.125, other 0.125, plain 0.125' in elements.text
-    assert notes(out) == ['other: infinite or no number, first at epoch 1.333: loss.']
+    assert notes(out) == ['other: NaN or Inf, first at epoch 1.333: loss.']
 
 
 def test_what_is_gone_is_said_and_the_curves_are_there(copy, data_root):
@@ -251,11 +251,11 @@ def test_what_is_gone_is_said_and_the_curves_are_there(copy, data_root):
     (data / 'images' / '7.png').unlink()
     change_config(moved, **{'val_dataloader.dataset.data_root': f'{data}/'})
     out = report([str(moved)], images=1)
-    assert notes(out)[-1].startswith('1 of 12 validation images are not there, ')
+    assert notes(out)[-1].startswith('1 of 12 validation images are missing, ')
     assert Elements(out).attributes('img', 'alt')
 
     change_config(moved, **{'val_dataloader.dataset.data_root': '/nowhere/data/'})
-    assert 'the data in /nowhere/data/ are not there' in notes(report([str(moved)]))[0]
+    assert 'there is no data_root /nowhere/data/' in notes(report([str(moved)]))[0]
     assert not Elements(moved / 'report.html').attributes('img', 'alt')
     assert 'lr of student' in (moved / 'report.html').read_text()
 
