@@ -72,7 +72,7 @@ def load(file: Any, map_location: Any = None, weights_only: Any = None) -> Any:
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:  # what torch raises on a damaged file differs by version
-        reason = str(error).strip().partition('\n')[0]
+        reason = str(error).strip().partition('\n')[0] or type(error).__name__
         raise pickle.UnpicklingError(f"{name} can't be read as a checkpoint ({reason})") from error
     meta = content.get('meta') if isinstance(content, dict) else None
     if isinstance(meta, dict):

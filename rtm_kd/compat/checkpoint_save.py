@@ -11,6 +11,7 @@ a checkpoint, and only if the run's own folder has it.
 Can go: when MMEngine does the same.
 """
 
+import copy
 import functools
 import os
 from pathlib import Path
@@ -51,34 +52,20 @@ def _put_text(
     _put(self, obj.encode(encoding), filepath)
 
 
-class _DeletesLater:
-    """A file backend that only notes what to delete."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
-        self.deletions = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def remove(self, path: str) -> None:
-        self.deletions.append(functools.partial(self.backend.remove, path))
-
-    def rmtree(self, path: str) -> None:
-        self.deletions.append(functools.partial(self.backend.rmtree, path))
-
-
 def _deletes_last(save: Any) -> Any:
     @functools.wraps(save)
     def saves_first(self: CheckpointHook, *args, **kwargs) -> None:
         backend = self.file_backend
-        self.file_backend = later = _DeletesLater(backend)
+        deletions = []
+        self.file_backend = copy.copy(backend)
+        self.file_backend.remove = lambda path: deletions.append((backend.remove, path))
+        self.file_backend.rmtree = lambda path: deletions.append((backend.rmtree, path))
         try:
             save(self, *args, **kwargs)
         finally:
             self.file_backend = backend
-        for delete in later.deletions:
-            delete()
+        for delete, path in deletions:
+            delete(path)
 
     return saves_first
 
