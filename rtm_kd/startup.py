@@ -1,4 +1,4 @@
-"""What has to be in place before the imports of a tool, which take seconds."""
+"""Setup that must precede the imports of a tool, which take seconds."""
 
 import atexit
 import ctypes
@@ -9,17 +9,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-#: Process id of the launcher whose end is this process's, too.
+#: Process id of the launcher that this process ends with.
 LAUNCHER = 'RTM_KD_LAUNCHER'
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PACKAGE = Path(__file__).resolve().parent
 
 
 def name_stop_while_importing() -> None:
-    """Have a tool that Ctrl-C ends while it imports end with one line and status 130.
+    """Let Ctrl-C during the imports of a tool end it with one line and status 130.
 
-    What comes after the imports :func:`rtm_kd.utils.report_usage_errors` looks after. A program
-    that is not one of the tools keeps its traceback, as do the tools with ``python -X dev``.
+    After the imports :func:`rtm_kd.utils.report_usage_errors` does the same. Programs that are not
+    tools keep their traceback, as do the tools with ``python -X dev``.
     """
     program = getattr(sys.modules['__main__'], '__file__', None)
     folders = (_PACKAGE.parent / 'tools', _PACKAGE / '.mim' / 'tools')
@@ -39,29 +39,29 @@ def name_stop_while_importing() -> None:
 
 
 def have_a_home() -> None:
-    """Give a process a home folder that has none, as in a container that runs under any number.
+    """Give a process without a home folder, as in a container with an arbitrary uid, an empty one.
 
-    Without ``HOME`` and an entry in the system's list of users, packages that keep a cache end in
-    a traceback when they are imported. It is empty, and gone when the process ends.
+    Without ``HOME`` and an entry in the list of users, packages that keep a cache raise when they
+    are imported. The folder is deleted when the process ends.
     """
     if os.environ.get('HOME') == '':
-        del os.environ['HOME']  # not every package takes this for none
+        del os.environ['HOME']  # not every package treats this as unset
     if os.path.expanduser('~') == '~':
         home = os.environ['HOME'] = tempfile.mkdtemp(prefix='rtm_kd_home_')
         atexit.register(shutil.rmtree, home, ignore_errors=True)
 
 
 def end_with_launcher() -> None:
-    """End when ``tools/dist_launch.py`` does, however it ends, if it has started this process.
+    """End this process when the ``tools/dist_launch.py`` that started it ends, even by SIGKILL.
 
-    Else a process would live on, and hold its GPU, after a SIGKILL of its launcher. On Linux alone:
-    other systems don't tell a process of its parent's end.
+    Otherwise it would keep running and hold its GPU. Only on Linux: other systems don't tell a
+    process that its parent has ended.
     """
-    # Taken out, since processes that this one starts have another parent.
+    # Removed, since processes that this one starts have another parent.
     launcher = os.environ.pop(LAUNCHER, None)
     if launcher is None or sys.platform != 'linux':
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(launcher):
-        # It has ended before this was asked for.
+        # It ended before prctl.
         os.kill(os.getpid(), signal.SIGKILL)

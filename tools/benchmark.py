@@ -9,6 +9,7 @@ Examples:
 import argparse
 import json
 import os
+import re
 import statistics
 from pathlib import Path
 
@@ -96,81 +97,88 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def table(report: dict) -> str:
-    lines = [
-        'variant | s/step | / plain | '
-        + ' | '.join(PARTS)
-        + ' | other | peak MB | ckpt MB | / plain',
-        ' | '.join(['---'] * (len(PARTS) + 7)),
+def print_steps(report: dict) -> None:
+    print(', '.join(f'{name} {value}' for name, value in report['setting'].items()))
+    parts = (*PARTS, 'other')
+    rows = [
+        ['variant', 's/step', '/ plain', *parts, 'peak MB', 'ckpt MB', '/ plain'],
+        ['---'] * (len(parts) + 6),
     ]
     for name, result in report['results'].items():
-        times = [f'{result["parts"][part]:.3f}' for part in (*PARTS, 'other')]
-        cells = [name, f'{result["seconds"]:.3f}', f'{result["ratio"]:.3f}', *times]
-        cells += [f'{result["memory"] / 1e6:.0f}', f'{result["checkpoint"] / 1e6:.1f}']
-        lines.append(' | '.join([*cells, f'{result["checkpoint_ratio"]:.3f}']))
-    return '\n'.join(f'| {line} |' for line in lines)
+        times = [f'{result["parts"][part]:.3f}' for part in parts]
+        rows.append([name, f'{result["seconds"]:.3f}', f'{result["ratio"]:.3f}', *times])
+        rows[-1] += [f'{result["memory"] / 1e6:.0f}', f'{result["checkpoint"] / 1e6:.1f}']
+        rows[-1].append(f'{result["checkpoint_ratio"]:.3f}')
+    for row in rows:
+        print(f'| {" | ".join(row)} |')
+
+
+def print_own_share(report: dict) -> None:
+    for scope, figures in report.items():
+        seconds, memory = (figures[key] / report['mmrazor'][key] for key in ('seconds', 'memory'))
+        print(
+            f'{scope}: {figures["seconds"]:.3f} s, {figures["memory"] / 1e6:.0f} MB; '
+            f'/ mmrazor: {seconds:.2f} of the time, {memory:.2f} of the memory'
+        )
+
+
+def print_start(report: dict) -> None:
+    for name, seconds in report.items():
+        print(f'start, {name}: {seconds:.1f} s, / plain: {seconds / report["plain"]:.2f}')
+
+
+def print_error(report: dict) -> None:
+    for name, errors in report.items():
+        figures = [
+            f'{key} mean {statistics.mean(values):.1e}, '
+            f'median {statistics.median(values):.1e}, largest {max(values):.1e}'
+            for key, values in errors.items()
+        ]
+        print(f'{name}: ' + '; '.join(figures))
+
+
+def print_exported(report: dict) -> None:
+    for name, figures in report.items():
+        ratio = figures['seconds'] / report['pytorch']['seconds']
+        print(
+            f'{name}: {figures["seconds"] * 1000:.1f} ms, / pytorch: {ratio:.2f}, '
+            f'{figures["bytes"] / 1e6:.1f} MB'
+        )
+
+
+def time_training(args: argparse.Namespace) -> None:
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise UsageError('--device cuda: torch finds no GPU here')
+    config, data_root = args.config, None
+    if pair := re.fullmatch(r'(\w+)-(\w+)', config):
+        config = str(ROOT / f'configs/kd_{pair[1]}_rtmdet_{pair[2]}_neck_300e_coco.py')
+        data_root = 'data/drawn/'
+    options = {name: getattr(args, name) for name in ('size', 'batch', 'steps', 'amp', 'preloaded')}
+    variants = tuple(args.variants or VARIANTS)
+    report = benchmark(config, variants=variants, data_root=data_root, **options)
+    print_steps(report)
+    if args.own_share:
+        report['own_share'] = own_share()
+        print_own_share(report['own_share'])
+    if args.start:
+        report['start'] = start_up(config, str(ROOT / 'tools/train.py'), data_root)
+        print_start(report['start'])
+    if args.json:
+        with atomic_write(Path(args.json)) as part:
+            part.write_text(json.dumps(report, indent=2))
 
 
 def main() -> None:
     args = parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.error:
-        with report_usage_errors():
-            report = fast_path_error(args.config, args.error, args.cfg_options)
-        for name, error in report.items():
-            figures = [
-                f'{key} mean {statistics.mean(values):.1e}, '
-                f'median {statistics.median(values):.1e}, largest {max(values):.1e}'
-                for key, values in error.items()
-            ]
-            print(f'{name}: ' + '; '.join(figures))
-        return
-    if args.exported:
-        with report_usage_errors():
-            report = exported(args.config, args.exported, args.cfg_options, args.steps)
-        for name, figures in report.items():
-            ratio = figures['seconds'] / report['pytorch']['seconds']
-            print(
-                f'{name}: {figures["seconds"] * 1000:.1f} ms, / pytorch: {ratio:.2f}, '
-                f'{figures["bytes"] / 1e6:.1f} MB'
-            )
-        return
     with report_usage_errors():
-        if args.device == 'cuda' and not torch.cuda.is_available():
-            raise UsageError('--device cuda: torch finds no GPU here')
-        config, data_root = args.config, None
-        if args.config.count('-') == 1 and not args.config.endswith('.py'):
-            student, teacher = args.config.split('-')
-            config = str(ROOT / f'configs/kd_{student}_rtmdet_{teacher}_neck_300e_coco.py')
-            data_root = 'data/drawn/'
-        report = benchmark(
-            config,
-            size=args.size,
-            batch=args.batch,
-            steps=args.steps,
-            amp=args.amp,
-            preloaded=args.preloaded,
-            variants=tuple(args.variants or VARIANTS),
-            data_root=data_root,
-        )
-        print(report['setting'])
-        print(table(report))
-        if args.own_share:
-            report['own_share'] = share = own_share()
-            for scope, figures in share.items():
-                print(
-                    f'{scope}: {figures["seconds"]:.3f} s, {figures["memory"] / 1e6:.0f} MB; '
-                    f'/ mmrazor: {figures["seconds"] / share["mmrazor"]["seconds"]:.2f} of the '
-                    f'time, {figures["memory"] / share["mmrazor"]["memory"]:.2f} of the memory'
-                )
-        if args.start:
-            report['start'] = start = start_up(config, str(ROOT / 'tools/train.py'), data_root)
-            for name, seconds in start.items():
-                print(f'start, {name}: {seconds:.1f} s, / plain: {seconds / start["plain"]:.2f}')
-        if args.json:
-            with atomic_write(Path(args.json)) as part:
-                part.write_text(json.dumps(report, indent=2))
+        if args.error:
+            print_error(fast_path_error(args.config, args.error, args.cfg_options))
+        elif args.exported:
+            print_exported(exported(args.config, args.exported, args.cfg_options, args.steps))
+        else:
+            time_training(args)
 
 
 if __name__ == '__main__':

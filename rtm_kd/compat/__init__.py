@@ -1,45 +1,33 @@
-"""What makes the OpenMMLab stack of 2023 run on today's PyTorch.
+"""Fixes that let the OpenMMLab stack of 2023 run on today's PyTorch.
 
 One module per fault. Each says which versions it is for and when it can go, and imports nothing
-of :mod:`rtm_kd`. Its ``applies()`` says whether the fault is there, its ``enable()`` mends it.
+of :mod:`rtm_kd`. Its ``applies()`` tells whether the fault is there, its ``enable()`` fixes it.
 """
 
-from . import (
-    checkpoint_load,
-    checkpoint_save,
-    coco_ground_truth,
-    collate_scope,
-    config_interrupts,
-    config_text,
-    cpu_distributed,
-    log_file,
-    mmcv_ext,
-    mmcv_version,
-    mmrazor_quantization,
-    package_configs,
+from importlib import import_module
+
+_FIXES = tuple(
+    import_module(f'.{name}', __name__)
+    for name in (
+        'mmcv_ext',
+        'mmcv_version',
+        'mmrazor_quantization',
+        'checkpoint_load',
+        'checkpoint_save',
+        'cpu_distributed',
+        'collate_scope',
+        'config_interrupts',
+        'package_configs',
+        'config_text',
+        'coco_ground_truth',
+        'log_file',
+    )
 )
-
-_FIXES = (
-    mmcv_ext,
-    mmcv_version,
-    mmrazor_quantization,
-    checkpoint_load,
-    checkpoint_save,
-    cpu_distributed,
-    collate_scope,
-    config_interrupts,
-    package_configs,
-    config_text,
-    coco_ground_truth,
-    log_file,
-)
-
-
 _enabled = False
 
 
 def enable() -> None:
-    """Switch on every fix whose fault is there. Calling it again does nothing."""
+    """Enable every fix whose fault is there. Calling it again does nothing."""
     global _enabled
     if _enabled:
         return

@@ -2,9 +2,9 @@
 
 ``enable`` writes one line into the site-packages of this environment. From then on every
 Python process of the environment can import ``mmcv._ext``, compiled or not, and read a config
-whose base is ``rtm_kd::...``, so that MMYOLO's own ``tools/train.py`` starts. Whatever else
-rtm_kd mends comes with a config's ``custom_imports = dict(imports=['rtm_kd'])``. ``disable``
-takes the line back.
+whose base is ``rtm_kd::...``, so that MMYOLO's own ``tools/train.py`` starts. All other fixes of
+rtm_kd come with a config's ``custom_imports = dict(imports=['rtm_kd'])``. ``disable`` removes
+the line.
 
 Example: python -m rtm_kd.compat enable
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 from . import mmcv_ext, mmcv_version, package_configs
 
 _MODULES = (mmcv_ext, mmcv_version, package_configs)
-# By path, since the package itself would load torch into every process; and silent if
-# a file is gone, since an uninstalled rtm_kd must not disturb anybody.
+# By path, since the package itself would load torch into every process; and silent if a file is
+# gone, since an uninstalled rtm_kd must not break Python.
 _AT_START = """
 import os
 for path in {paths}:
@@ -38,44 +38,36 @@ def pth_file() -> Path:
 
 
 def pth_line() -> str:
-    """Return the line for :func:`pth_file`; Python executes those that begin with import."""
+    """Return the line for :func:`pth_file`; Python executes lines that begin with import."""
     paths = [str(Path(module.__file__).resolve()) for module in _MODULES]
     # In ASCII: Python reads the file in an encoding that depends on version and locale.
     return f'import sys; exec({_AT_START.format(paths=ascii(paths))!a}, {{}})\n'
 
 
 def enable() -> str:
-    """Write the line, and return a sentence that says so.
-
-    Raises:
-        OSError: If the site-packages can't be written.
-    """
-    # Python reads every .pth file whole at its start, and must not meet half a line.
+    """Write the line, and return :func:`status`. Raises OSError if that is not possible."""
+    # Every Python process reads all .pth files at its start, and must not find half a line.
     part = pth_file().with_suffix('.part')
     try:
         part.write_text(pth_line(), encoding='ascii')
         os.replace(part, pth_file())
     finally:
         part.unlink(missing_ok=True)
-    return f'enabled: every Python process of this environment reads {pth_file()}'
+    return status()
 
 
 def disable() -> str:
-    """Remove the line if there is one, and return a sentence that says so.
-
-    Raises:
-        OSError: If the site-packages can't be written.
-    """
+    """Remove the line, and return :func:`status`. Raises OSError if that is not possible."""
     pth_file().unlink(missing_ok=True)
-    return 'disabled'
+    return status()
 
 
 def status() -> str:
-    """Return what is the case, as a sentence."""
+    """Return a sentence that says whether the line is there."""
     if not pth_file().exists():
         return 'disabled'
     if pth_file().read_text(encoding='utf-8') != pth_line():
-        return f'{pth_file()} belongs to another copy of rtm_kd: enable writes it anew'
+        return f'{pth_file()} belongs to another copy of rtm_kd; enable overwrites it'
     return f'enabled: every Python process of this environment reads {pth_file()}'
 
 
@@ -87,14 +79,13 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('action', choices=actions)
-    args = parser.parse_args()
+    action = parser.parse_args().action
     try:
-        print(actions[args.action]())
+        print(actions[action]())
     except OSError as error:
-        print(
+        sys.stderr.write(
             f'error: cannot change {pth_file()} ({error.strerror}); use an environment of your '
-            'own, for example one that "python -m venv" makes',
-            file=sys.stderr,
+            'own, for example one that "python -m venv" makes\n'
         )
         sys.exit(2)
 

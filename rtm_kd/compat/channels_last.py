@@ -1,12 +1,11 @@
-"""The channels_last memory format, past a convolution that a processor can't train in it.
+"""The channels_last memory format, except for a convolution that CPUs can't train in it.
 
-For: torch 2.14.1, whose oneDNN is 3.12, and others as far as their oneDNN has the fault.
-Fault: the weight gradient of a convolution of kernel 1, a stride and fewer than 16 input
-channels writes past its memory in channels_last
-(https://github.com/uxlfoundation/oneDNN/issues/6035). YOLOv6 begins with one, and its
-training dies with "corrupted size vs. prev_size" or a segmentation fault.
-Here: :func:`to_channels_last` leaves such a convolution, and what it reads, contiguous.
-Can go: when the oldest torch that is supported has an oneDNN without the fault.
+For: torch 2.14.1 with oneDNN 3.12, and every other torch whose oneDNN has the fault.
+Fault: in channels_last, the weight gradient of a strided 1x1 convolution with fewer than 16 input
+channels writes past its memory (https://github.com/uxlfoundation/oneDNN/issues/6035). YOLOv6
+begins with one, and its training dies with "corrupted size vs. prev_size" or a segmentation fault.
+Here: :func:`to_channels_last` leaves such a convolution and its input contiguous.
+Can go: when the oldest supported torch has an oneDNN without the fault.
 """
 
 import torch
@@ -17,7 +16,7 @@ _BLOCK = 16
 
 
 def to_channels_last(model: nn.Module) -> None:
-    """Bring a model that is to be trained into the channels_last memory format, in place."""
+    """Convert a model that is to be trained to the channels_last memory format, in place."""
     model.to(memory_format=torch.channels_last)
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _breaks(module):

@@ -1,17 +1,17 @@
-"""Checkpoints that a kill or a full disk can not spoil.
+"""Checkpoints that survive a kill or a full disk.
 
 For: mmengine 0.10, and onedl-mmengine, its fork.
-Fault: MMEngine writes a file in its place, so that a kill while it writes leaves half of it;
-and its ``CheckpointHook`` deletes the oldest checkpoint before it has written the newest,
-with ``max_keep_ckpts=1`` the only one. It deletes the best checkpoint wherever the checkpoint
-that a run resumes from says that it is: any file or folder, or that of the work dir that this one
-was copied from.
-Here: a file is written beside its place and renamed when it is whole and on the disk, and
-``CheckpointHook`` deletes after it has written. Of the best checkpoint the name counts, in the
-run's own folder; what is not there is not the best.
+Fault: MMEngine overwrites a file in place, so that a kill leaves half of it; and its
+``CheckpointHook`` deletes the oldest checkpoint, with ``max_keep_ckpts=1`` the only one, before it
+has written the newest. When a run resumes, the hook later deletes whatever the checkpoint calls
+the best one: any file or folder, or the best checkpoint of the work dir this one was copied from.
+Here: a file is written under a temporary name and renamed when it is complete and on the disk, and
+``CheckpointHook`` deletes after it has written. Only the name of the best checkpoint is taken from
+a checkpoint, and only if the run's own folder has it.
 Can go: when MMEngine does the same.
 """
 
+import copy
 import functools
 import os
 from pathlib import Path
@@ -21,17 +21,14 @@ import mmengine
 from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
-from mmengine.utils import digit_version
-
-_WRITING = '.part'
 
 
 def _put(self: LocalBackend, obj: bytes, filepath: Union[str, Path]) -> None:
     target = os.path.abspath(filepath)
-    # Every rank writes the metrics of a test into one file. By rank, not by a random name,
-    # so that what a killed process left is written over by the next.
+    # Every rank writes the metrics of a test into one file. Named by rank, not randomly, so that
+    # the next process overwrites what a killed one left.
     rank = get_rank()
-    part = target + (f'.{rank}' if rank else '') + _WRITING
+    part = target + (f'.{rank}' if rank else '') + '.part'
     os.makedirs(os.path.dirname(target), exist_ok=True)
     try:
         with open(part, 'wb') as file:
@@ -44,7 +41,7 @@ def _put(self: LocalBackend, obj: bytes, filepath: Union[str, Path]) -> None:
             os.remove(part)
         raise OSError(
             error.errno,
-            f"can't be written ({error.strerror}); what stood there before stays as it was",
+            f"can't be written ({error.strerror}); the previous file is unchanged",
             target,
         ) from error
 
@@ -55,37 +52,20 @@ def _put_text(
     _put(self, obj.encode(encoding), filepath)
 
 
-class _DeletesLater:
-    """A file backend that keeps its deletions in mind until :meth:`delete`."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
-        self.deletions = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def remove(self, path: str) -> None:
-        self.deletions.append((self.backend.remove, path))
-
-    def rmtree(self, path: str) -> None:
-        self.deletions.append((self.backend.rmtree, path))
-
-    def delete(self) -> None:
-        for function, path in self.deletions:
-            function(path)
-
-
 def _deletes_last(save: Any) -> Any:
     @functools.wraps(save)
     def saves_first(self: CheckpointHook, *args, **kwargs) -> None:
         backend = self.file_backend
-        self.file_backend = later = _DeletesLater(backend)
+        deletions = []
+        self.file_backend = copy.copy(backend)
+        self.file_backend.remove = lambda path: deletions.append((backend.remove, path))
+        self.file_backend.rmtree = lambda path: deletions.append((backend.rmtree, path))
         try:
             save(self, *args, **kwargs)
         finally:
             self.file_backend = backend
-        later.delete()
+        for delete, path in deletions:
+            delete(path)
 
     return saves_first
 
@@ -116,13 +96,13 @@ def _own_best(hook: CheckpointHook, info: dict, suffix: str) -> Optional[str]:
     if name.startswith('best_') and hook.file_backend.isfile(path):
         info[f'best_ckpt{suffix}'] = path
         return path
-    # The best of this folder is still to come.
+    # This folder has no best checkpoint yet.
     info.pop(f'best_score{suffix}', None)
     return None
 
 
 def applies() -> bool:
-    return digit_version(mmengine.__version__) < digit_version('0.11')
+    return mmengine.version_info < (0, 11)
 
 
 def enable() -> None:

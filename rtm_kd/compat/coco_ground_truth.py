@@ -1,15 +1,15 @@
-"""COCO files of other tools than COCO's.
+"""COCO files written by other tools than COCO's.
 
 For: pycocotools <= 2.0.11 and mmdet <= 3.3.
-Fault: the evaluation notes a match as the id of its box, and takes 0 for none, so that perfect
-detections score less than 1 on a file that counts its boxes from 0. Of boxes of one id all but
-one are lost, and ids that are no numbers, boxes without ``iscrowd`` or ``area``, numbers in
-quotes and a byte order mark end in a traceback. Categories come in the order of the file, though
-MMDetection numbers the labels by the order of the names that it asks for.
-Here: a file is read in any encoding that JSON may have and completed as it is indexed, and
+Fault: the evaluation notes a match as the id of its box and takes 0 for no match, so that perfect
+detections score less than 1 on a file that counts its boxes from 0. Only one of the boxes that
+share an id is kept, and ids that are not numbers, boxes without ``iscrowd`` or ``area``, quoted
+numbers and a byte order mark end in a traceback. Categories come in the order of the file, though
+MMDetection numbers the labels in the order of the names that it asks for.
+Here: a file is read in any encoding that JSON may have and completed when it is indexed, and
 categories come in the order of the names.
-Can go: when pycocotools tells a match from none by something else, and MMDetection looks
-categories up one by one.
+Can go: when pycocotools marks an unmatched box in another way, and MMDetection looks categories
+up one by one.
 """
 
 import functools
@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 
 
 def applies() -> bool:
-    # No release is known that does without.
+    # No release is free of it.
     return True
 
 
@@ -31,7 +31,7 @@ def enable() -> None:
     def __init__(self, annotation_file=None):
         original_init(self)
         if annotation_file is not None:
-            with open(annotation_file, 'rb') as file:  # bytes: json finds out the encoding
+            with open(annotation_file, 'rb') as file:  # bytes: json detects the encoding
                 self.dataset = json.load(file)
             self.createIndex()
 
@@ -53,12 +53,12 @@ def enable() -> None:
 
 
 def complete_annotations(content: Any, keep_ids: bool = False) -> bool:
-    """Put in what follows from the rest of a COCO file, and leave what is wrong as it is.
+    """Add what follows from the rest of a COCO file, and leave what is wrong as it is.
 
     Args:
         content: What the file holds; changed in place.
         keep_ids (bool): Number the annotations only if their ids don't tell them apart, and
-            not if the evaluation alone could not use them.
+            not if only the evaluation could not use them.
 
     Returns:
         bool: Whether anything was changed.
@@ -67,37 +67,45 @@ def complete_annotations(content: Any, keep_ids: bool = False) -> bool:
         _dicts(content, key) for key in ('images', 'annotations', 'categories')
     )
     changed = _drop_namesakes(content, annotations, categories)
+
+    def put(entry: dict, field: str, value: Any) -> None:
+        nonlocal changed
+        if entry.get(field) is not value:
+            entry[field] = value
+            changed = True
+
     for image in images:
-        changed |= _as_numbers(image, 'width', 'height')
+        for field in ('width', 'height'):
+            put(image, field, _number(image.get(field)))
     for annotation in annotations:
-        changed |= _as_numbers(annotation, 'area', 'iscrowd')
+        for field in ('area', 'iscrowd'):
+            put(annotation, field, _number(annotation.get(field)))
         box = annotation.get('bbox')
         if isinstance(box, list) and any(isinstance(edge, str) for edge in box):
-            annotation['bbox'] = box = [_number(edge) for edge in box]
-            changed = True
+            box = [_number(edge) for edge in box]
+            put(annotation, 'bbox', box)
         if annotation.get('iscrowd') is None:
-            annotation['iscrowd'] = 0
-            changed = True
+            put(annotation, 'iscrowd', 0)
         if annotation.get('area') is None and _is_box(box):
-            annotation['area'] = box[2] * box[3]
-            changed = True
+            put(annotation, 'area', box[2] * box[3])
     ids = [annotation.get('id') for annotation in annotations]
-    fits = _tells_apart if keep_ids else _is_counted
-    if not all(map(fits, ids)) or len(set(ids)) < len(ids):
+    if keep_ids:
+        fits = all(isinstance(each, (int, float, str)) for each in ids)
+    else:
+        fits = all(type(each) is int and each > 0 for each in ids)
+    if not fits or len(set(ids)) < len(ids):
         for number, annotation in enumerate(annotations, 1):
-            annotation['id'] = number
-        changed = True
+            put(annotation, 'id', number)
     return changed
 
 
 def _dicts(content: Any, key: str) -> list[dict]:
     entries = content.get(key) if isinstance(content, dict) else None
-    entries = entries if isinstance(entries, list) else []
-    return [entry for entry in entries if isinstance(entry, dict)]
+    return [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
 
 
 def _drop_namesakes(content: Any, annotations: list[dict], categories: list[dict]) -> bool:
-    """Drop categories without boxes of a name that another has, as Roboflow's first one."""
+    """Drop categories without boxes that share their name with another, as Roboflow's first."""
     named: dict[str, list[dict]] = {}
     for category in categories:
         if isinstance(category.get('name'), str):
@@ -105,46 +113,21 @@ def _drop_namesakes(content: Any, annotations: list[dict], categories: list[dict
     if all(len(alike) == 1 for alike in named.values()):
         return False
     labels = [annotation.get('category_id') for annotation in annotations]
-    dropped = []
+    dropped = set()
     for alike in named.values():
         boxed = [category for category in alike if category.get('id') in labels]
-        kept = boxed or alike[-1:]
-        dropped += [id(category) for category in alike if not any(category is k for k in kept)]
+        dropped |= {id(category) for category in alike} - {id(kept) for kept in boxed or alike[-1:]}
     content['categories'] = [each for each in content['categories'] if id(each) not in dropped]
     return bool(dropped)
 
 
-def _as_numbers(entry: dict, *fields: str) -> bool:
-    changed = False
-    for field in fields:
-        if isinstance(entry.get(field), str):
-            number = _number(entry[field])
-            changed |= number is not entry[field]
-            entry[field] = number
-    return changed
-
-
 def _number(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
     try:
-        number = float(value)
+        number = float(value) if isinstance(value, str) else value
     except ValueError:
         return value
-    return int(number) if number.is_integer() else number
+    return int(number) if number is not value and number.is_integer() else number
 
 
 def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _tells_apart(identity: Any) -> bool:
-    return isinstance(identity, (int, float, str))
-
-
-def _is_counted(identity: Any) -> bool:
-    return isinstance(identity, int) and not isinstance(identity, bool) and identity > 0
+    return isinstance(box, list) and len(box) == 4 and all(type(n) in (int, float) for n in box)

@@ -1,10 +1,10 @@
-"""Configs whose base is ``package::config``.
+"""Dataloaders of configs whose base is ``package::config``.
 
 For: mmengine 0.10, and onedl-mmengine, its fork.
-Fault: MMEngine writes ``_scope_`` into every dict of such a base. Registries take it
-out again; ``Runner.build_dataloader`` builds ``collate_fn`` without one, and calls
+Fault: MMEngine writes ``_scope_`` into every dict of such a base. Registries remove it
+again; ``Runner.build_dataloader`` builds ``collate_fn`` without a registry, and calls
 ``yolov5_collate(..., _scope_='mmyolo')``: a TypeError on the first batch.
-Here: ``_scope_`` is taken out of ``collate_fn`` before the dataloader is built.
+Here: ``_scope_`` is removed from ``collate_fn`` before the dataloader is built.
 Can go: when MMEngine does the same.
 """
 
@@ -13,11 +13,10 @@ import functools
 
 import mmengine
 from mmengine.runner import Runner
-from mmengine.utils import digit_version
 
 
 def applies() -> bool:
-    return digit_version(mmengine.__version__) < digit_version('0.11')
+    return mmengine.version_info < (0, 11)
 
 
 def enable() -> None:

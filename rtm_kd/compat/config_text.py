@@ -1,13 +1,12 @@
-"""Configs in which text of strangers stays text.
+"""Configs in which untrusted text stays text.
 
 For: mmengine 0.10, and onedl-mmengine, its fork.
-Fault: MMEngine puts values into the *text* of a config in place of ``{{ ... }}``, quoted or not,
-before Python reads it, and the default of ``{{$NAME:default}}`` is a regular expression and a
-template. So a class name in a config that was dumped, or a folder's name in place of
-``{{ fileDirname }}``, may become code.
-Here: a dumped config has no ``{{``, in Python, JSON and YAML, since it is written with an escape,
-and the name of a config's file or folder comes in with escapes for all that a string literal may
-not hold.
+Fault: MMEngine replaces ``{{ ... }}`` in the *text* of a config, quoted or not, before Python
+reads it, and the default of ``{{$NAME:default}}`` is a regular expression and a template. So a
+class name in a dumped config, or the folder's name that replaces ``{{ fileDirname }}``, may become
+code.
+Here: a dumped config writes ``{{`` with an escape, in Python, JSON and YAML, and the name of a
+config's file or folder is inserted with escapes for what a string literal may not hold.
 Can go: when MMEngine replaces values in the parsed config.
 """
 
@@ -22,7 +21,6 @@ import yaml
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.fileio.handlers import yaml_handler
-from mmengine.utils import digit_version
 
 _FILE_VARIABLE = re.compile(
     r'\{\{\s*(fileDirname|fileBasename|fileBasenameNoExtension|fileExtname)\s*\}\}'
@@ -31,17 +29,17 @@ _NOT_IN_A_LITERAL = re.compile(r'[\'"\\{}\x00-\x1f]')
 
 
 def inert(source: str) -> str:
-    """Return Python source of the same values, into which MMEngine substitutes nothing.
+    """Return Python source of the same values in which MMEngine replaces nothing.
 
     Args:
-        source (str): Of literals, as ``repr`` writes them: outside of a string none has ``{{``,
-            and inside of one no backslash before it is without its own.
+        source (str): Literals as ``repr`` writes them: ``{{`` is only in strings, and every
+            backslash before it is escaped.
     """
     return source.replace('{{', r'{\x7b')
 
 
 class _Dumper(yaml_handler.Dumper):
-    """Puts between double quotes what has ``{{``: nowhere else does YAML know escapes."""
+    """Puts text with ``{{`` into double quotes, the only place where YAML has escapes."""
 
 
 def _represent_str(dumper: _Dumper, text: str) -> yaml.ScalarNode:
@@ -58,7 +56,7 @@ def _dump(values: dict, file: Optional[str] = None, file_format: Optional[str] =
     if file_format not in _FORMATS:
         return fileio.dump(values, file=file, file_format=file_format)
     text = fileio.dump(values, file_format=file_format, **_FORMATS[file_format])
-    # Of both only a string has it.
+    # In both formats it can only be in a string.
     text = text.replace('{{', r'{\u007b')
     return text if file is None else fileio.put_text(text, file)
 
@@ -80,12 +78,12 @@ def _substitute_predefined_vars(filename: str, temp_config_name: str) -> None:
 
 
 def _escaped(value: str) -> str:
-    # Python, JSON and YAML in double quotes spell it alike.
+    # Python, JSON and double-quoted YAML share this escape.
     return _NOT_IN_A_LITERAL.sub(lambda match: f'\\u{ord(match[0]):04x}', value)
 
 
 def applies() -> bool:
-    return digit_version(mmengine.__version__) < digit_version('0.11')
+    return mmengine.version_info < (0, 11)
 
 
 def enable() -> None:

@@ -3,11 +3,10 @@
 For: mmengine <= 0.10.7, on machines where ``torch.cuda.is_available()`` is False.
 Fault: ``init_dist('pytorch')`` calls ``torch.cuda.set_device`` and asks for NCCL, and
 ``Runner.wrap_model`` passes ``device_ids``, which DDP refuses for a module on the CPU.
-SyncBN is refused there as well, by DDP and by torch's own layer. Nothing destroys the process
-group, whose threads abort a process (SIGABRT) that ends while they wait for the others.
-Here: without CUDA the process group is gloo's and destroyed when Python exits, DDP gets no
-``device_ids`` for a module on the CPU, and SyncBN is computed there too. With CUDA nothing is
-changed.
+DDP and torch's own layer refuse SyncBN there as well. Nothing destroys the process group, whose
+threads abort a process (SIGABRT) that ends while they wait for the others.
+Here: the process group is gloo's and destroyed when Python exits, DDP gets no ``device_ids`` for
+a module on the CPU, and SyncBN is computed there too.
 Can go: when MMEngine does the same, and torch has SyncBN on a CPU.
 """
 
@@ -19,6 +18,7 @@ import torch
 import torch.distributed as torch_dist
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.model.utils import _BatchNormXd
+from torch.distributed.nn.functional import all_reduce
 
 
 def _init_gloo(backend, init_backend='torch', **kwargs) -> None:
@@ -31,41 +31,6 @@ def _destroy_group() -> None:
         torch_dist.destroy_process_group()
 
 
-class _SyncedNormalize(torch.autograd.Function):
-    """Zero mean and unit variance per channel over the batches of all processes."""
-
-    @staticmethod
-    def forward(ctx, input, eps):
-        dims = [0, *range(2, input.dim())]
-        # In float64 a variance survives being the difference of two large numbers.
-        sums = [power.sum(dims, dtype=torch.float64) for power in (input, input.square())]
-        stats = torch.cat([*sums, sums[0].new_tensor([input.numel() / input.size(1)])])
-        torch_dist.all_reduce(stats)
-        count = stats[-1]
-        mean, square = (stats[:-1] / count).chunk(2)
-        var = (square - mean.square()).clamp_(min=0)
-        shift, scale = (
-            _along_channels(value.to(input.dtype), input) for value in (mean, (var + eps).rsqrt())
-        )
-        output = (input - shift) * scale
-        ctx.save_for_backward(output, scale, count)
-        ctx.dims = dims
-        var = var * (count / (count - 1))
-        ctx.mark_non_differentiable(mean, var)
-        return output, mean, var
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient, *_):
-        output, scale, count = ctx.saved_tensors
-        stats = torch.stack([gradient.sum(ctx.dims), (gradient * output).sum(ctx.dims)])
-        torch_dist.all_reduce(stats)
-        mean, correlation = (
-            _along_channels(value, gradient) for value in (stats / count).to(gradient.dtype)
-        )
-        return (gradient - mean - output * correlation) * scale, None
-
-
 class _SyncBatchNorm(_BatchNormXd):
     """SyncBN on a CPU. In evaluation it is BN, as torch's own is."""
 
@@ -73,26 +38,34 @@ class _SyncBatchNorm(_BatchNormXd):
         if not self.training:
             return super().forward(input)
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
-        output, mean, var = _SyncedNormalize.apply(wide, self.eps)
+        dims = [0, *range(2, input.dim())]
+
+        def along_channels(values: torch.Tensor) -> torch.Tensor:
+            return values.to(wide.dtype).view(1, -1, *[1] * (input.dim() - 2))
+
+        # In float64, since a process may have any share of the pixels.
+        sums = wide.sum(dims, dtype=torch.float64)
+        sums = all_reduce(torch.cat([sums, sums.new_tensor([input.numel() / input.size(1)])]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        centred = wide - along_channels(mean)
+        var = all_reduce(centred.square().sum(dims, dtype=torch.float64)) / count
+        output = centred * along_channels((var + self.eps).rsqrt())
         if self.track_running_stats:
             self.num_batches_tracked += 1
             momentum = self.momentum
             if momentum is None:
                 momentum = 1 / float(self.num_batches_tracked)
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-            self.running_var.lerp_(var.to(self.running_var.dtype), momentum)
+            unbiased = var.detach() * (count / (count - 1))
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
         if self.affine:
-            weight, bias = (_along_channels(value, output) for value in (self.weight, self.bias))
-            output = output * weight + bias
+            output = output * along_channels(self.weight) + along_channels(self.bias)
         return output.to(input.dtype)
 
 
-def _along_channels(values: torch.Tensor, input: torch.Tensor) -> torch.Tensor:
-    return values.view(1, -1, *[1] * (input.dim() - 2))
-
-
 def _with_sync_bn(module: torch.nn.Module) -> torch.nn.Module:
-    # MMEngine turns every kind of SyncBN into this class, and nothing else into it.
+    # MMEngine turns every kind of SyncBN into this class, and nothing else.
     module = revert_sync_batchnorm(module)
     for part in module.modules():
         if type(part) is _BatchNormXd:
@@ -101,13 +74,11 @@ def _with_sync_bn(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def applies() -> bool:
-    return not any(
-        (
-            torch.cuda.is_available(),
-            dist_utils.is_mlu_available(),
-            dist_utils.is_npu_available(),
-            dist_utils.is_musa_available(),
-        )
+    return not (
+        torch.cuda.is_available()
+        or dist_utils.is_mlu_available()
+        or dist_utils.is_npu_available()
+        or dist_utils.is_musa_available()
     )
 
 

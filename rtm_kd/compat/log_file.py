@@ -1,10 +1,10 @@
 """A log file on a full disk.
 
 For: mmengine 0.10, and onedl-mmengine, its fork.
-Fault: a line of the log that can't be written to its file is a traceback of thirty lines on the
+Fault: a log line that can't be written to the file is a traceback of thirty lines on the
 terminal, and so is each line after it.
-Here: the first is one line, the others are not mentioned. The run goes on, with its log on the
-terminal; the file has what comes when there is space again.
+Here: the first failure is one line, the others are silent. The run continues with its log on the
+terminal, and the file gets later lines once there is space again.
 Can go: when MMEngine's logger handles errors of its file.
 """
 
@@ -14,7 +14,6 @@ import sys
 
 import mmengine
 from mmengine.logging import MMLogger
-from mmengine.utils import digit_version
 
 
 def _handle_error(handler: logging.FileHandler, record: logging.LogRecord) -> None:
@@ -31,7 +30,7 @@ def _handle_error(handler: logging.FileHandler, record: logging.LogRecord) -> No
 
 
 def applies() -> bool:
-    return digit_version(mmengine.__version__) < digit_version('0.11')
+    return mmengine.version_info < (0, 11)
 
 
 def enable() -> None:

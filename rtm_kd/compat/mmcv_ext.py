@@ -1,8 +1,8 @@
-"""``mmcv._ext`` where mmcv was installed without its compiled operators.
+"""``mmcv._ext`` for an mmcv without compiled operators.
 
 For: mmcv-lite 2.0.x, and mmcv 2.0.x built with ``MMCV_WITH_OPS=0``.
-Fault: ``mmcv.ops`` imports the compiled module ``mmcv._ext`` at once, so
-``import mmdet.models`` fails although RTMDet calls one operator of it, NMS.
+Fault: ``mmcv.ops`` imports the compiled module ``mmcv._ext`` immediately, so
+``import mmdet.models`` fails although RTMDet calls only one of its operators, NMS.
 Here: an import finder at the very end of ``sys.meta_path``. Python asks it only
 after everything else has failed to find ``mmcv._ext``, so a compiled one wins.
 Can go: when MMDetection and MMYOLO import ``mmcv.ops`` lazily.
@@ -12,10 +12,11 @@ Only the standard library is imported at the top: with the opt-in of
 """
 
 import importlib.abc
-import importlib.machinery
 import sys
-
-MODULE = 'mmcv._ext'
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
 
 
 def nms(boxes, scores, iou_threshold: float, offset: int = 0):
@@ -25,7 +26,7 @@ def nms(boxes, scores, iou_threshold: float, offset: int = 0):
         boxes (Tensor): (N, 4) boxes as (x1, y1, x2, y2), in pixels.
         scores (Tensor): (N,) scores.
         iou_threshold (float): A box that overlaps a better one by more is dropped.
-        offset (int): 1 where the last pixel belongs to the box, else 0.
+        offset (int): 1 if the last pixel belongs to the box, else 0.
 
     Returns:
         Tensor: (M,) int64 indices of the boxes kept, best score first.
@@ -37,8 +38,11 @@ def nms(boxes, scores, iou_threshold: float, offset: int = 0):
     return torchvision_nms(boxes, scores, iou_threshold)
 
 
-def _missing_op(name: str):
-    def op(*args, **kwargs):
+def _operator(module: str, name: str) -> Callable:
+    if name == 'nms':
+        return nms
+
+    def missing(*args, **kwargs):
         raise NotImplementedError(
             f'the operator "{name}" exists only in a compiled mmcv, and the mmcv installed here '
             'has no operators. Install the full package, '
@@ -46,21 +50,21 @@ def _missing_op(name: str):
             'or use a model that does not need this operator.'
         )
 
-    op.__name__ = name
-    return op
+    return missing
 
 
-class _Loader(importlib.abc.Loader):
-    def create_module(self, spec):
-        return None
+class StandInLoader(importlib.abc.Loader):
+    """Loads a module whose attributes are made from its name and theirs by a function."""
 
-    def exec_module(self, module) -> None:
-        def missing(name: str):
+    def __init__(self, make: Callable[[str, str], Any]) -> None:
+        self.make = make
+
+    def exec_module(self, module: ModuleType) -> None:
+        def missing(name: str) -> Any:
             if name.startswith('__'):
                 raise AttributeError(name)
-            return _missing_op(name)
+            return self.make(module.__name__, name)
 
-        module.nms = nms
         module.__getattr__ = missing
 
 
@@ -68,8 +72,8 @@ class MmcvExtFinder(importlib.abc.MetaPathFinder):
     """Supplies ``mmcv._ext`` to an mmcv that has none."""
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname == MODULE:
-            return importlib.machinery.ModuleSpec(fullname, _Loader(), origin=__file__)
+        if fullname == 'mmcv._ext':
+            return ModuleSpec(fullname, StandInLoader(_operator), origin=__file__)
         return None
 
 

@@ -1,9 +1,9 @@
-"""Any mmcv from 2.0 on, below MMDetection, MMYOLO and MMRazor.
+"""Any mmcv from 2.0 on with MMDetection, MMYOLO and MMRazor.
 
 For: mmdet 3.x, mmyolo 0.6 and mmrazor 1.0 with mmcv from 2.1 on, and onedl-mmcv 2.3.
-Fault: each asserts on import that mmcv is older than 2.1 or 2.2, and runs with later ones.
-Here: while one of them is imported, a later mmcv 2.x says that it is 2.0.1.
-Can go: when MMYOLO takes them.
+Fault: each asserts on import that mmcv is older than 2.1 or 2.2, though it runs with later ones.
+Here: while one of them is imported, a later mmcv 2.x reports version 2.0.1.
+Can go: when MMYOLO accepts them.
 
 Only the standard library is imported at the top: with the opt-in of
 ``python -m rtm_kd.compat enable`` this file runs at the start of every Python process.
@@ -16,11 +16,10 @@ from importlib.machinery import PathFinder
 from types import ModuleType
 
 PACKAGES = ('mmdet', 'mmyolo', 'mmrazor')
-_SAID = '2.0.1'
 
 
 class MmcvVersionFinder(importlib.abc.MetaPathFinder):
-    """Finds these packages as Python does, and has them see another version of mmcv."""
+    """Finds these packages as Python does, and shows them another version of mmcv."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in PACKAGES:
@@ -34,7 +33,7 @@ class MmcvVersionFinder(importlib.abc.MetaPathFinder):
 
                 version = mmcv.__version__
                 if re.match(r'2\.[1-9]', version):
-                    mmcv.__version__ = _SAID
+                    mmcv.__version__ = '2.0.1'
                 try:
                     load(module)
                 finally:

@@ -3,16 +3,18 @@
 For: mmrazor 1.0.0 with torch >= 2.0.
 Fault: its quantization modules import names that torch has since dropped, and
 ``mmrazor.models`` and ``mmrazor.engine`` import those modules, so neither can be
-imported (MMRazor #615, #632). Distillation needs nothing of them.
-Here: an import finder that answers for just those modules. A class taken from one
-exists, so that the imports go through, and raises ``NotImplementedError`` when made.
+imported (MMRazor #615, #632). Distillation does not need them.
+Here: an import finder for just those modules. Their classes exist, so that the imports
+succeed, and raise ``NotImplementedError`` when instantiated.
 Can go: when a newer MMRazor imports on today's torch.
 """
 
 import importlib.abc
-import importlib.machinery
 import sys
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
+
+from .mmcv_ext import StandInLoader
 
 _MODULES = (
     'mmrazor.structures.quantization',
@@ -34,29 +36,13 @@ def _stand_in(module: str, name: str) -> type:
     return type(name, (), {'__init__': refuse, '__module__': module})
 
 
-class _Loader(importlib.abc.Loader):
-    def create_module(self, spec):
-        return None
-
-    def exec_module(self, module) -> None:
-        def missing(name: str):
-            if name.startswith('__'):
-                raise AttributeError(name)
-            return _stand_in(module.__name__, name)
-
-        module.__all__ = []
-        module.__path__ = []
-        module.__getattr__ = missing
-
-
 class MmrazorQuantizationFinder(importlib.abc.MetaPathFinder):
-    """Answers for the quantization modules of MMRazor, and for nothing else."""
+    """Supplies the quantization modules of MMRazor, and nothing else."""
 
     def find_spec(self, fullname, path=None, target=None):
-        if any(fullname == name or fullname.startswith(name + '.') for name in _MODULES):
-            return importlib.machinery.ModuleSpec(
-                fullname, _Loader(), origin=__file__, is_package=True
-            )
+        if any(f'{fullname}.'.startswith(f'{name}.') for name in _MODULES):
+            loader = StandInLoader(_stand_in)
+            return ModuleSpec(fullname, loader, origin=__file__, is_package=True)
         return None
 
 
@@ -68,5 +54,5 @@ def applies() -> bool:
 
 
 def enable() -> None:
-    # In front: the real modules can be found, they only can't be executed.
+    # In front: the real modules can be found, they just can't be executed.
     sys.meta_path.insert(0, MmrazorQuantizationFinder())

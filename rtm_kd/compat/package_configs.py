@@ -1,16 +1,15 @@
 """Configs of this package as a base: ``_base_ = 'rtm_kd::rtmdet/...'``.
 
 For: mmengine <= 0.10.7.
-Fault: MMEngine reads ``package::config`` for a list of packages that it knows by name alone,
-and of one that is installed with ``pip install -e`` it looks for the configs in site-packages.
-Here: this package is put on the list, and said where it is, as soon as MMEngine is loaded.
+Fault: MMEngine reads ``package::config`` only for a fixed list of packages, and looks for the
+configs of one that is installed with ``pip install -e`` in site-packages.
+Here: this package and its folder are added as soon as MMEngine is loaded.
 Can go: when MMEngine asks the package itself.
 
 Only the standard library is imported at the top: with the opt-in of
 ``python -m rtm_kd.compat enable`` this file runs at the start of every Python process.
 """
 
-import functools
 import importlib.abc
 import os
 import sys
@@ -23,21 +22,14 @@ MODULES = ('mmengine.config.config', 'mmengine.hub.hub')
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def _tell(module: ModuleType) -> None:
+def _add_package(module: ModuleType) -> None:
     sys.modules['mmengine.config.utils'].MODULE2PACKAGE.setdefault(PACKAGE, PACKAGE)
     installed_path = module.get_installed_path
-    if not hasattr(installed_path, PACKAGE):
-
-        @functools.wraps(installed_path)
-        def get_installed_path(package: str) -> str:
-            return _FOLDER if package == PACKAGE else installed_path(package)
-
-        setattr(get_installed_path, PACKAGE, True)
-        module.get_installed_path = get_installed_path
+    module.get_installed_path = lambda name: _FOLDER if name == PACKAGE else installed_path(name)
 
 
 class PackageConfigsFinder(importlib.abc.MetaPathFinder):
-    """Finds these modules as Python does, and tells them when they are loaded."""
+    """Finds these modules as Python does, and adds this package once they are loaded."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in MODULES:
@@ -46,11 +38,11 @@ class PackageConfigsFinder(importlib.abc.MetaPathFinder):
         if spec is not None:
             load = spec.loader.exec_module
 
-            def load_and_tell(module: ModuleType) -> None:
+            def load_and_add(module: ModuleType) -> None:
                 load(module)
-                _tell(module)
+                _add_package(module)
 
-            spec.loader.exec_module = load_and_tell
+            spec.loader.exec_module = load_and_add
         return spec
 
 
@@ -62,5 +54,5 @@ def applies() -> bool:
 def enable() -> None:
     for name in MODULES:
         if name in sys.modules:
-            _tell(sys.modules[name])
+            _add_package(sys.modules[name])
     sys.meta_path.insert(0, PackageConfigsFinder())

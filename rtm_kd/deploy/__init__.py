@@ -1,4 +1,4 @@
-"""A trained detector as a file that needs none of the packages it was trained with."""
+"""Export of a detector to files that need none of the packages it was trained with."""
 
 from .network import DetectionNetwork, Selection
 from .onnx_graph import to_onnx

@@ -1,4 +1,4 @@
-"""From the pixels of an image to the boxes and scores of every prior, as MMYOLO computes them."""
+"""A traceable detector, from pixels to the boxes and scores of every prior."""
 
 import copy
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rtm_kd.models.folding import fold_batch_norms
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.internals import normalises, swaps_channels
 
-# What of `test_cfg.nms` is understood; `split_thr` changes the speed of mmcv's, not its result.
+# Supported keys of `test_cfg.nms`; `split_thr` changes only the speed of mmcv's NMS.
 _NMS_KEYS = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
 
 
@@ -21,13 +21,13 @@ class Selection:
     """Which boxes a detector returns: the ``test_cfg`` of MMYOLO's heads.
 
     Attributes:
-        score_thr (float): Scores have to be above it.
-        nms_pre (int): How many boxes of an image NMS gets at most.
-        multi_label (bool): Whether a prior can be of several classes.
+        score_thr (float): Scores must be above it.
+        nms_pre (int): Maximum number of boxes per image that NMS gets.
+        multi_label (bool): Whether a prior can have several classes.
         iou_threshold (float): A box that overlaps a better one by more is dropped.
-        class_agnostic (bool): Whether a box of another class counts as well.
-        min_bbox_size (float): Boxes have to be wider and higher, in pixels; below 0 for all.
-        max_per_img (int, optional): How many boxes of an image are kept, None for all.
+        class_agnostic (bool): Whether boxes of other classes count too.
+        min_bbox_size (float): Boxes must be wider and higher, in pixels; below 0 for any size.
+        max_per_img (int, optional): Maximum number of boxes kept per image, None for all.
     """
 
     score_thr: float
@@ -43,7 +43,7 @@ class Selection:
         """Read the ``test_cfg`` of a head.
 
         Raises:
-            ValueError: If it asks for another NMS than the plain one.
+            ValueError: If it asks for any but plain NMS.
         """
         nms = dict(test_cfg['nms'])
         if nms.get('type', 'nms') != 'nms' or not nms.keys() <= _NMS_KEYS:
@@ -63,15 +63,15 @@ class Selection:
 
 
 class DetectionNetwork(nn.Module):
-    """A detector up to NMS, with nothing in its way that a tracer can't follow.
+    """A detector up to NMS, free of anything that a tracer can't follow.
 
     Colours and normalisation are those of the model's ``data_preprocessor``, decoding and scores
     those of MMYOLO's ``YOLOv5Head.predict_by_feat``, which RTMDet's head and most others inherit.
 
     Args:
         model (BaseModel): A detector with its weights. It is copied.
-        half (bool): Backbone, neck and head in float16. Boxes are decoded in float32 all the
-            same: float16 knows no half pixels above 1024.
+        half (bool): Backbone, neck and head in float16. Boxes are still decoded in float32, since
+            float16 has no half pixels above 1024.
 
     Raises:
         ValueError: If the detector has another head.
@@ -104,7 +104,7 @@ class DetectionNetwork(nn.Module):
             parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute what the detector sees.
+        """Compute boxes and scores.
 
         Args:
             images (Tensor): uint8 of shape (N, 3, H, W), in RGB; H and W multiples of 32.
@@ -133,9 +133,10 @@ class DetectionNetwork(nn.Module):
         return self.bbox_coder.decode(priors[None], _flat(bbox_preds, 4), strides), scores
 
     def _priors(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what the head's prior generator would, and the stride of each, by tensors alone.
+        """Return the priors and their strides, computed from tensors alone.
 
-        MMDetection's asks for the sizes as numbers, which a tracer writes down as constants.
+        MMDetection's prior generator takes the sizes as numbers, which a tracer turns into
+        constants.
         """
         priors, strides = [], []
         for index, level in enumerate(levels):
@@ -169,7 +170,7 @@ def _base_priors(generator: Any) -> list[Tensor]:
 
 def _check_head(model: BaseModel) -> None:
     head = getattr(model, 'bbox_head', None)
-    # By name: nothing of MMYOLO is imported here.
+    # By name, without importing MMYOLO.
     predicts = getattr(getattr(head, 'predict_by_feat', None), '__qualname__', None)
     if predicts != 'YOLOv5Head.predict_by_feat':
         what = f'the head {type(head).__name__}' if head is not None else 'no bbox_head'

@@ -1,4 +1,4 @@
-"""TorchScript: a file that plain torch runs."""
+"""Export to TorchScript, for torch without any other package."""
 
 import io
 import warnings
@@ -21,15 +21,11 @@ def to_torchscript(
 ) -> bytes:
     """Return a detector as a TorchScript file.
 
-    Args:
-        network (DetectionNetwork): The detector.
-        input_size (tuple[int, int]): Width and height of its images.
-        selection (Selection, optional): Which boxes to return, None for all and without NMS.
-        dynamic (bool): Whether it takes other numbers and sizes of images as well.
-        metadata (dict[str, str]): Name -> text, each an extra file of the archive.
+    Takes what :func:`rtm_kd.deploy.to_onnx` takes; each entry of ``metadata`` is an extra file of
+    the archive.
 
     Raises:
-        ValueError: If this torch can't run the network, in float16 say.
+        ValueError: If this torch can't run the network, for example in float16.
     """
     height, width = (0, 0) if dynamic else input_size[::-1]
     detector = _Candidates(traced(network), height, width)
@@ -41,13 +37,9 @@ def to_torchscript(
         program = torch.jit.script(detector.eval())
         file = io.BytesIO()
         torch.jit.save(program, file, _extra_files=metadata)
-    return _without_debug_info(file)
-
-
-def _without_debug_info(archive: io.BytesIO) -> bytes:
-    """Leave out where each operation comes from: paths of this machine, and lines of source."""
+    # Without debug information, which has this machine's paths and lines of source.
     stripped = io.BytesIO()
-    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(stripped, 'w') as target:
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(stripped, 'w') as target:
         for entry in source.infolist():
             if not entry.filename.endswith('.debug_pkl'):
                 target.writestr(entry, source.read(entry))
@@ -55,7 +47,7 @@ def _without_debug_info(archive: io.BytesIO) -> bytes:
 
 
 class _Candidates(nn.Module):
-    """A traced network that refuses the images it was not traced for."""
+    """A traced network that refuses images of unsuitable shape."""
 
     def __init__(self, network: Any, height: int, width: int) -> None:
         super().__init__()
@@ -78,10 +70,10 @@ class _Candidates(nn.Module):
 
 
 class Detector(nn.Module):
-    """What comes after the network, of MMYOLO's ``predict_by_feat`` and mmcv's ``batched_nms``.
+    """A network with MMYOLO's ``predict_by_feat`` and mmcv's ``batched_nms`` after it.
 
-    The order of the steps is theirs, down to rounding: NMS compares boxes in pixels of the
-    photograph, moved apart class by class.
+    The steps have the same order, so that results are rounded alike: NMS compares boxes in pixels
+    of the photograph, moved apart class by class.
     """
 
     def __init__(self, candidates: _Candidates, selection: Selection) -> None:
@@ -102,16 +94,15 @@ class Detector(nn.Module):
 
         Args:
             images (Tensor): uint8 of shape (N, 3, H, W), in RGB.
-            scale_factor (Tensor): By how much the photographs were scaled, in width and height:
-                (N, 2), ones for boxes in pixels of the input.
-            pad_param (Tensor): Rows and columns that were added above, below, on the left and
-                on the right: (N, 4).
+            scale_factor (Tensor): Scale of the photographs' width and height, (N, 2); ones for
+                boxes in pixels of the input.
+            pad_param (Tensor): Rows and columns added at the top, bottom, left and right, (N, 4).
 
         Returns:
             tuple[Tensor, Tensor, Tensor, Tensor]: The number of boxes of each image, (N,);
             boxes as x1, y1, x2, y2 in pixels of the photograph, (N, M, 4); scores, (N, M), best
-            first; and labels, (N, M). What an image has fewer than M is filled up with zeros,
-            and -1 for labels.
+            first; and labels, (N, M). Images with fewer than M boxes are padded with zeros, and
+            with -1 for labels.
         """
         boxes, scores = self.candidates(images)
         if scale_factor.shape != [boxes.shape[0], 2] or pad_param.shape != [boxes.shape[0], 4]:
@@ -120,21 +111,16 @@ class Detector(nn.Module):
                 f'({boxes.shape[0]}, 4), got {scale_factor.shape} and {pad_param.shape}'
             )
         scale_factor, pad_param = scale_factor.to(boxes), pad_param.to(boxes)
+        size = images.shape[2:]
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for i in range(boxes.shape[0]):
-            found.append(
-                self.select(boxes[i], scores[i], scale_factor[i], pad_param[i], images.shape[2:])
-            )
-        most = 0
-        for kept in found:
-            most = max(most, kept[1].shape[0])
-        num_dets = torch.zeros([len(found)], dtype=torch.int64, device=boxes.device)
-        all_boxes = boxes.new_zeros([len(found), most, 4])
-        all_scores = boxes.new_zeros([len(found), most])
-        all_labels = torch.full([len(found), most], -1, dtype=torch.int64, device=boxes.device)
+            found.append(self.select(boxes[i], scores[i], scale_factor[i], pad_param[i], size))
+        num_dets = torch.tensor([kept[1].shape[0] for kept in found], device=boxes.device)
+        shape = [len(found), int(num_dets.max())]
+        all_boxes, all_scores = boxes.new_zeros(shape + [4]), boxes.new_zeros(shape)
+        all_labels = torch.full(shape, -1, dtype=torch.int64, device=boxes.device)
         for i, kept in enumerate(found):
             number = kept[1].shape[0]
-            num_dets[i] = number
             all_boxes[i, :number] = kept[0]
             all_scores[i, :number] = kept[1]
             all_labels[i, :number] = kept[2]
@@ -177,7 +163,10 @@ class Detector(nn.Module):
         return torch.minimum(boxes.clamp(min=0), limit), scores, label
 
     def nms(self, boxes: Tensor) -> Tensor:
-        """Return the indices of the boxes to keep, of boxes that are sorted by their scores."""
+        """Return the indices of the boxes to keep, given boxes sorted by score.
+
+        In blocks: box by box takes up to fifty times as long.
+        """
         number = boxes.shape[0]
         limit = number if self.max_per_img < 0 else self.max_per_img
         index = torch.arange(number, device=boxes.device)
@@ -187,8 +176,8 @@ class Detector(nn.Module):
             block = index[start : start + 512]
             block = block[self.overlaps(boxes[kept], boxes[block]).any(0).logical_not()]
             by_better = self.overlaps(boxes[block], boxes[block]).triu(1)
-            # A box stays if none that stays is better and overlaps it. After n rounds the first n
-            # boxes are right, and once a round changes nothing all are.
+            # A box stays if no better box that stays overlaps it. After n rounds the first n boxes
+            # are settled, and once a round changes nothing all are.
             stays = torch.ones_like(block, dtype=torch.bool)
             settled = False
             while not settled:

@@ -1,4 +1,4 @@
-"""What both formats begin with."""
+"""Tracing of a network, the first step of both formats."""
 
 import warnings
 from typing import Any
@@ -11,16 +11,16 @@ from .network import DetectionNetwork
 
 
 def traced(network: DetectionNetwork) -> Any:
-    """Return a network as a program of tensor operations, for images of any number and size.
+    """Return a network as a TorchScript program, for any number and size of images.
 
     Raises:
         ValueError: If this torch can't compute it on a CPU in the network's precision, or an
-            ordinary image leaves the range of float16.
+            ordinary image exceeds the range of float16.
     """
     example = example_images()
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            # Of assertions that a trace leaves out, and of torch's newer formats.
+            # About assertions that a trace leaves out, and about torch's newer formats.
             warnings.simplefilter('ignore')
             program = torch.jit.trace(network, example, check_trace=False)
             outputs = program(example)
@@ -33,15 +33,15 @@ def traced(network: DetectionNetwork) -> Any:
         ) from error
     if network.dtype == torch.float16 and not all(output.isfinite().all() for output in outputs):
         raise UsageError(
-            "--half: the network's numbers leave the range of float16; leave --half out"
+            "--half: the network's values exceed the range of float16; leave --half out"
         )
     return program
 
 
 def example_images() -> torch.Tensor:
-    """Return a small image of noise, in which no feature is zero: uint8, (1, 3, 64, 96).
+    """Return an image of noise, uint8 of shape (1, 3, 64, 96).
 
-    Small because float16 on a CPU is slow, and not square so that no axis passes for another.
+    Small because float16 on a CPU is slow, and not square so that height and width differ.
     """
     generator = torch.Generator().manual_seed(0)
     return torch.randint(256, (1, 3, 64, 96), generator=generator, dtype=torch.uint8)

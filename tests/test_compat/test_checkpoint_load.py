@@ -88,6 +88,17 @@ def test_a_file_of_torch_before_1_6_loads(content, tmp_path):
     check(read(tmp_path / 'old.pth'), content)
 
 
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_file_that_is_cut_off_is_refused_in_a_line(content, tmp_path, zipped):
+    path = tmp_path / 'half.pth'
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[:100])
+    reason = r"half\.pth can't be read as a checkpoint \(.+\)$"
+    with pytest.raises(pickle.UnpicklingError, match=reason) as refused:
+        checkpoint_load.load(str(path))
+    assert '\n' not in str(refused.value)
+
+
 @pytest.mark.parametrize('name', [b'numpy.core.multiarray', b'numpy._core.multiarray'])
 def test_files_of_numpy_1_and_numpy_2_load(checkpoint, content, tmp_path, name):
     path = tmp_path / 'other_numpy.pth'

@@ -1,4 +1,4 @@
-"""How far the fast paths are from MMRazor's arithmetic."""
+"""Error of the fast paths relative to MMRazor's arithmetic."""
 
 import copy
 from collections import defaultdict
@@ -24,12 +24,11 @@ def fast_path_error(
         config (str): Path of a distillation config of ours, with its own data.
         checkpoint (str): Checkpoint of the distillation, for the student and connectors.
         cfg_options (dict): Such as ``teacher_ckpt``.
-        batches (int): Training batches.
+        batches (int): Number of training batches.
 
     Returns:
-        dict: For each path ``'loss'``, the relative error of the sum of the losses, and
-        ``'gradient'``, of the student's gradient of it (the norm of the difference, relative
-        to the norm), each as the list of the batches' errors.
+        dict: For each path, by batch, ``'loss'``, the relative error of the sum of the losses, and
+        ``'gradient'``, the norm of the error of the student's gradient relative to its norm.
     """
     cfg = load_config(config, {**cfg_options, 'train_num_workers': 0})
     state_dict = read_checkpoint(checkpoint)['state_dict']

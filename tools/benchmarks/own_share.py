@@ -1,4 +1,4 @@
-"""Connectors and losses alone."""
+"""Cost of connectors and losses alone."""
 
 import statistics
 from collections import defaultdict
@@ -6,7 +6,10 @@ from collections import defaultdict
 import torch
 from mmengine.registry import MODELS
 
+from rtm_kd.models.distillers.fpn_distiller import fpn_wiring
+
 from .measure import peak_memory, time_of
+from .variants import respell
 
 
 def own_share(
@@ -21,15 +24,15 @@ def own_share(
     Args:
         student_channels (int): Channels of the student's FPN.
         teacher_channels (int): Channels of the teacher's.
-        size (int): Side of the images that the features are of, in pixels.
-        batch (int): Images.
+        size (int): Side of the images, in pixels.
+        batch (int): Number of images.
         steps (int): Repetitions, interleaved.
 
     Returns:
         dict: For ``'mmrazor'`` and ``'rtm_kd'`` the median ``'seconds'`` and the peak of
         ``'memory'`` beyond the features themselves, in bytes.
     """
-    import mmrazor.models  # noqa: F401, registers what is compared with
+    import mmrazor.models  # noqa: F401, registers its classes
 
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.manual_seed(0)
@@ -40,42 +43,20 @@ def own_share(
         ]
         for i, stride in enumerate((8, 16, 32))
     }
-    # Each in the memory format in which its models hand them over.
+    # Each in the memory format in which its models pass them on.
     formats = dict(mmrazor=torch.contiguous_format, rtm_kd=torch.channels_last)
+    wiring = fpn_wiring('unused.{}')
+    for name, connector in wiring['connectors'].items():
+        if name.endswith('_s'):
+            connector.update(in_channel=student_channels, out_channel=teacher_channels)
+        else:
+            connector.update(in_channels=teacher_channels)
     sides = {}
-    norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
     for scope in formats:
-        connectors, losses, mappings = {}, {}, {}
-        for level in features:
-            connectors[f'{level}_s'] = dict(
-                type=f'{scope}.ConvModuleConnector',
-                in_channel=student_channels,
-                out_channel=teacher_channels,
-                bias=False,
-                norm_cfg=norm_cfg,
-                act_cfg=None,
-            )
-            connectors[f'{level}_t'] = dict(
-                type=f'{scope}.NormConnector', in_channels=teacher_channels, norm_cfg=norm_cfg
-            )
-            losses[f'loss_{level}'] = dict(type=f'{scope}.ChannelWiseDivergence')
-            mappings[f'loss_{level}'] = dict(
-                preds_S=dict(from_student=True, recorder=level, connector=f'{level}_s'),
-                preds_T=dict(from_student=False, recorder=level, connector=f'{level}_t'),
-            )
-        recorders = {level: dict(type='ModuleOutputs', source='unused') for level in features}
-        sides[scope] = MODELS.build(
-            dict(
-                type='rtm_kd.ConfigurableDistiller',
-                student_recorders=recorders,
-                teacher_recorders=recorders,
-                connectors=connectors,
-                distill_losses=losses,
-                loss_forward_mappings=mappings,
-                # Module by module where the classes are MMRazor's.
-                reference=scope == 'mmrazor',
-            )
-        ).to(device)
+        # Module by module with MMRazor's classes.
+        distiller = respell(wiring, scope)
+        distiller.update(type='rtm_kd.ConfigurableDistiller', reference=scope == 'mmrazor')
+        sides[scope] = MODELS.build(distiller).to(device)
 
     seconds, memory = defaultdict(list), {}
     for index in range(steps + 2):

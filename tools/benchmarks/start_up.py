@@ -1,4 +1,4 @@
-"""From the start of the process to the first iteration."""
+"""Time from the start of a training process to its first iteration."""
 
 import copy
 import os
@@ -23,7 +23,7 @@ from .variants import shorten, variant
 def start_up(
     config: str, train_tool: str, data_root: Optional[str] = None, repeats: int = 3
 ) -> dict[str, float]:
-    """Time `tools/train.py` from the start of its process to its first iteration's log line.
+    """Time ``tools/train.py`` from the start of its process to its first iteration's log line.
 
     The teacher is read from a checkpoint, as in a real run.
 
@@ -37,7 +37,7 @@ def start_up(
         dict[str, float]: Median seconds for ``'plain'``, ``'mmrazor'`` and ``'rtm_kd'``.
 
     Raises:
-        RuntimeError: With the end of its output, if a run does not get that far.
+        RuntimeError: If a run ends before that, with the end of its output.
     """
     options = dict(teacher_ckpt='random', img_scale=[320, 320], train_batch_size_per_gpu=4)
     if data_root is not None:
@@ -58,14 +58,9 @@ def start_up(
             cfg.log_level = 'INFO'
             if name != 'plain':
                 cfg.model.teacher_ckpt = teacher_ckpt
-            cfg.dump(os.path.join(folder, f'{name}.py'))
-            commands[name] = [
-                sys.executable,
-                '-W',
-                'ignore',
-                train_tool,
-                os.path.join(folder, f'{name}.py'),
-            ]
+            file = os.path.join(folder, f'{name}.py')
+            cfg.dump(file)
+            commands[name] = [sys.executable, '-W', 'ignore', train_tool, file]
         for _ in range(repeats):
             for name, command in commands.items():
                 seconds[name].append(_until_first_iteration(command))

@@ -1,7 +1,8 @@
-"""Plain training, MMRazor's distillation and ours, step by step in one process."""
+"""Training steps of plain training, MMRazor's distillation and ours in one process."""
 
 import copy
 import functools
+import itertools
 import os
 import statistics
 import tempfile
@@ -33,7 +34,7 @@ def benchmark(
     warmup: int = 2,
     amp: bool = False,
     preloaded: bool = False,
-    variants: tuple[str, ...] = tuple(VARIANTS),
+    variants: tuple[str, ...] = VARIANTS,
     data_root: Optional[str] = None,
 ) -> dict[str, Any]:
     """Time whole training steps of every variant, interleaved, on the same batches.
@@ -44,24 +45,23 @@ def benchmark(
     Args:
         config (str): Path of a distillation config of ours.
         size (int): Side of the training images, in pixels.
-        batch (int): Images of a step.
-        steps (int): Steps that are counted, of each variant.
+        batch (int): Images per step.
+        steps (int): Steps to time per variant.
         warmup (int): Steps before them.
         amp (bool): Automatic mixed precision, for every variant.
-        preloaded (bool): Load a batch before the step that it is for, as worker processes
-            do where they keep up. By default loading is part of the step.
+        preloaded (bool): Load a batch before its step, as worker processes do if they keep up.
+            By default loading is part of the step.
         variants (tuple[str]): Of :data:`VARIANTS`.
-        data_root (str, optional): Folder for the dataset that the package draws, which
-            takes the place of the config's; it has six classes, no more than the config's
-            model may have. None trains on the config's own.
+        data_root (str, optional): Folder for the drawn dataset, which replaces the config's; its
+            model needs six classes or more. None trains on the config's own data.
 
     Returns:
-        dict: ``'setting'``, and for each variant its median seconds a step, their ratio to
-        plain, the median seconds of each part, peak memory of a step in bytes, and the
-        size of its checkpoint in bytes.
+        dict: ``'setting'``, and for each variant its median seconds per step, their ratio to
+        plain, the median seconds of each part, the peak memory of a step and the size of its
+        checkpoint, both in bytes.
 
     Raises:
-        ValueError: If a variant is unknown, or two were about to do different work.
+        ValueError: If a variant is unknown, or two variants were given different images.
     """
     unknown = [name for name in variants if name not in VARIANTS]
     if unknown or 'plain' not in variants:
@@ -80,7 +80,7 @@ def benchmark(
             runs[name] = _Run(cfg, name == 'plain channels_last', preloaded)
         for index in range(warmup + steps):
             order = list(runs)
-            # Rotate the order of the variants.
+            # Rotated, so that no variant always follows the same one.
             order = order[index % len(order) :] + order[: index % len(order)]
             batches = {name: runs[name].step(index, counted=index >= warmup) for name in order}
             _check_same_work(batches)
@@ -112,19 +112,12 @@ class SteppedTrainLoop(EpochBasedTrainLoop):
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        self.batches = iter(self.dataloader)
+        self.batches = itertools.chain.from_iterable(itertools.repeat(self.dataloader))
         return self.runner.model
-
-    def next_batch(self) -> Any:
-        try:
-            return next(self.batches)
-        except StopIteration:
-            self.batches = iter(self.dataloader)
-            return next(self.batches)
 
 
 class _Run:
-    """One variant: its runner, and what its steps took."""
+    """The runner of a variant and the times of its steps."""
 
     def __init__(self, cfg: Config, channels_last: bool, preloaded: bool) -> None:
         self.preloaded = preloaded
@@ -142,11 +135,11 @@ class _Run:
     def step(self, index: int, counted: bool) -> Any:
         seed(index)
         self._now.clear()
-        batch: dict = self.loop.next_batch() if self.preloaded else {}
+        batch: dict = next(self.loop.batches) if self.preloaded else {}
 
         def whole():
             if not self.preloaded:
-                batch.update(self._timed('data', self.loop.next_batch)())
+                batch.update(self._timed('data', next)(self.loop.batches))
             self.loop.run_iter(index % len(self.loop.dataloader), batch)
 
         seconds = time_of(whole)
@@ -162,30 +155,24 @@ class _Run:
         parts = {part: statistics.median(times) for part, times in self.parts.items()}
         seconds = statistics.median(self.seconds)
         parts['other'] = seconds - sum(parts.values())
-        return dict(
-            seconds=seconds,
-            parts=parts,
-            memory=memory,
-            checkpoint=os.path.getsize(os.path.join(self.runner.work_dir, 'benchmark.pth')),
-        )
+        checkpoint = os.path.getsize(os.path.join(self.runner.work_dir, 'benchmark.pth'))
+        return dict(seconds=seconds, parts=parts, memory=memory, checkpoint=checkpoint)
 
     def _watch(self) -> None:
         model, wrapper = self.runner.model, self.runner.optim_wrapper
-        student = getattr(model, 'student', model)
-        self._watch_method(student, 'loss', 'student')
-        if hasattr(model, 'distiller'):
-            self._watch_method(model.distiller, 'compute_distill_losses', 'distillation')
-        if getattr(model, 'teacher', None) is not None:
-            self._watch_method(model.teacher, 'extract_feat', 'teacher')
-        self._watch_method(wrapper, 'backward', 'backward')
-        self._watch_method(wrapper, 'step', 'optimizer')
-        self._watch_method(wrapper, 'zero_grad', 'optimizer')
-        for hook in self.runner.hooks:
-            if isinstance(hook, EMAHook):
-                self._watch_method(hook, 'after_train_iter', 'EMA')
-
-    def _watch_method(self, owner: Any, name: str, part: str) -> None:
-        object.__setattr__(owner, name, self._timed(part, getattr(owner, name)))
+        watched = [
+            (getattr(model, 'student', model), 'loss', 'student'),
+            (getattr(model, 'distiller', None), 'compute_distill_losses', 'distillation'),
+            (getattr(model, 'teacher', None), 'extract_feat', 'teacher'),
+            (wrapper, 'backward', 'backward'),
+            (wrapper, 'step', 'optimizer'),
+            (wrapper, 'zero_grad', 'optimizer'),
+        ]
+        emas = [hook for hook in self.runner.hooks if isinstance(hook, EMAHook)]
+        watched += [(hook, 'after_train_iter', 'EMA') for hook in emas]
+        for owner, name, part in watched:
+            if owner is not None:
+                object.__setattr__(owner, name, self._timed(part, getattr(owner, name)))
 
     def _timed(self, part: str, function: Callable) -> Callable:
         @functools.wraps(function)
@@ -202,13 +189,13 @@ def _images_channels_last(backbone, args):
 
 
 def _check_same_work(batches: dict[str, Any]) -> None:
-    first, *others = batches.items()
-    for name, batch in others:
-        mine, theirs = first[1]['inputs'], batch['inputs']
-        if len(mine) != len(theirs) or any(
-            a.dtype != b.dtype or not torch.equal(a, b) for a, b in zip(mine, theirs)
+    first, *others = batches
+    for name in others:
+        mine, theirs = batches[first]['inputs'], batches[name]['inputs']
+        if len(mine) != len(theirs) or not all(
+            a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(mine, theirs)
         ):
             raise UsageError(
-                f'"{first[0]}" and "{name}" were given different images, so their times '
-                'can not be compared'
+                f'"{first}" and "{name}" were given different images, so their times '
+                "can't be compared"
             )

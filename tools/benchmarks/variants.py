@@ -1,6 +1,6 @@
-"""The same training, plain and distilled in several ways."""
+"""Configs of the same training, plain and distilled in several ways."""
 
-from typing import Optional
+from typing import Any, Optional
 
 from mmengine.config import Config, ConfigDict
 
@@ -9,17 +9,16 @@ from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.models.distillers import expand
 from rtm_kd.registry import MODELS
 
-#: Name of a variant -> what it is.
-VARIANTS = {
-    'plain': "MMYOLO's training of the student",
-    'plain channels_last': 'the same in the memory format that ours uses',
-    'mmrazor': "MMRazor's distillation",
-    'mmrazor stopped': 'the same after its hook has stopped it',
-    'rtm_kd': 'ours, with model.half_teacher=True',
-    'rtm_kd default': 'ours, with the teacher in float32',
-    'rtm_kd reference': "ours with MMRazor's arithmetic",
-    'rtm_kd detached': 'ours after the detach',
-}
+VARIANTS = (
+    'plain',  # MMYOLO's training of the student
+    'plain channels_last',  # the same in the memory format that ours uses
+    'mmrazor',  # MMRazor's distillation
+    'mmrazor stopped',  # the same after its hook has stopped it
+    'rtm_kd',  # ours, with model.half_teacher=True
+    'rtm_kd default',  # ours, with the teacher in float32
+    'rtm_kd reference',  # ours with MMRazor's arithmetic
+    'rtm_kd detached',  # ours after the detach
+)
 
 
 def variant(name: str, cfg: Config) -> Config:
@@ -41,20 +40,21 @@ def variant(name: str, cfg: Config) -> Config:
     return cfg
 
 
+def respell(value: Any, scope: str) -> Any:
+    """Return a copy of a config in which the types of ours are those of another scope."""
+    if isinstance(value, dict):
+        return {key: respell(item, scope) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [respell(item, scope) for item in value]
+    return value.replace('rtm_kd.', f'{scope}.') if isinstance(value, str) else value
+
+
 def mmrazor_cfg(model: ConfigDict) -> ConfigDict:
     """Return a model config of ours in MMRazor's spelling, for a random teacher."""
-
-    def respell(value):
-        if isinstance(value, dict):
-            return {key: respell(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [respell(item) for item in value]
-        return value.replace('rtm_kd.', 'mmrazor.') if isinstance(value, str) else value
-
-    # MMRazor's connectors need their channels typed.
+    # MMRazor's connectors need their channels spelled out.
     distiller = expand(model.distiller)
     distiller.connectors = MODELS.build(model).distiller.connector_cfgs
-    cfg = respell(ConfigDict(model, distiller=distiller))
+    cfg = respell(ConfigDict(model, distiller=distiller), 'mmrazor')
     for key in ('teacher_ckpt', 'reference', 'half_teacher'):
         cfg.pop(key, None)
     for key in ('architecture', 'teacher'):
@@ -64,7 +64,7 @@ def mmrazor_cfg(model: ConfigDict) -> ConfigDict:
 
 
 def shorten(cfg: Config, work_dir: str, data_root: Optional[str]) -> None:
-    """Leave the training steps of a config, and nothing that a step does not need."""
+    """Reduce a config to its training steps, without anything that a step does not need."""
     cfg.work_dir = work_dir
     cfg.train_cfg = dict(type='SteppedTrainLoop', max_epochs=cfg.max_epochs)
     for split in ('val', 'test'):
@@ -85,5 +85,5 @@ def shorten(cfg: Config, work_dir: str, data_root: Optional[str]) -> None:
         )
     for model in (cfg.model, cfg.model.get('architecture'), cfg.model.get('teacher')):
         if isinstance(model, dict) and 'backbone' in model:
-            # A step needs no pretrained weights, which would be a download.
+            # Pretrained weights would be a download.
             model.backbone.init_cfg = None
