@@ -19,7 +19,7 @@ _NAMES = [
     *['teacher', 'teacher_ckpt', 'loss_weight', 'tau', 'train_data_prefix', 'load_from'],
     *['optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.type', 'param_scheduler.0.begin'],
     *['custom_hooks.2.detach_epoch', 'custom_hooks.9.type', 'randomness.seed', 'custom_imports'],
-    *['model.half_teacher', 'model.architecture.backbone.widen_factor', 'model.distiller'],
+    *['model.reference', 'model.architecture.backbone.widen_factor', 'model.distiller'],
     *['model.distiller.connectors.fpn0_s.in_channel', 'model.distiller.distill_losses.kd.type'],
     *['model.distiller.student_recorders.fpn1.source', 'model.teacher', 'model.nonsense'],
     *['nonsense', 'model', 'default_scope', 'train_dataloader', 'train_dataloader.dataset.type'],

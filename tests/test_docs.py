@@ -56,8 +56,6 @@ RUN_BY = {
     'test_a_run_changes_to_bfloat16_and_back',
     r'python tools/train\.py .*--cfg-options max_epochs': 'test_configs.py::'
     'test_coco_options_reach_head_assigner_schedule_and_detach',
-    r'python tools/train\.py .*half_teacher': 'test_models/test_fpn_teacher_distill.py::'
-    'test_the_teachers_precision',
     r'python tools/(train|test)\.py': 'test_tools/test_train_and_test.py::'
     'test_train_resume_test_convert',
     r'python tools/model_converters/convert_kd_ckpt_to_student\.py': 'test_tools/'

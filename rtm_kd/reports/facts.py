@@ -132,7 +132,6 @@ def _settings(cfg: Optional[Config]) -> dict[str, Any]:
         "teacher's checkpoint": model.get('teacher_ckpt'),
         'initial weights': None if cfg.get('resume') else cfg.get('load_from'),
         'distillation losses': _losses(losses),
-        "teacher's half precision": model.get('half_teacher'),
         "MMRazor's arithmetic": model.get('reference'),
         'training annotations': os.path.join(data_root, ann_file) if ann_file else None,
         'classes': classes,

@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 
-from rtm_kd.models.algorithms import fpn_teacher_distill, teacher_precision
+from rtm_kd.models.algorithms import fpn_teacher_distill
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.models.distillers import expand
 from rtm_kd.registry import MODELS
@@ -83,7 +83,7 @@ def test_the_fast_path_comes_within_a_percent_of_the_reference(model_cfg, loss):
         model_cfg.distiller.distill_losses[name] = dict(type=loss)
     torch.manual_seed(0)
     reference = MODELS.build(ConfigDict(model_cfg, reference=True)).train()
-    fast = MODELS.build(ConfigDict(model_cfg, half_teacher=True)).train()
+    fast = MODELS.build(model_cfg).train()
     fast.load_state_dict(reference.state_dict())
     fast.teacher.load_state_dict(reference.teacher.state_dict())
 
@@ -133,21 +133,6 @@ def test_gradients_of_the_teachers_side_are_not_lost(model_cfg, change):
     if change is with_trained_teacher_connector:
         name = 'distiller.connectors.fpn0_t.conv_module.conv.weight'
     torch.testing.assert_close(gradients[name], expected[name], rtol=1e-2, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    'half_teacher, native, dtype',
-    [
-        (False, True, torch.float32),
-        (True, True, torch.bfloat16),
-        (True, False, torch.float32),
-    ],
-)
-def test_the_teachers_precision(model_cfg, monkeypatch, half_teacher, native, dtype):
-    monkeypatch.setattr(teacher_precision, 'cpu_has_bfloat16', lambda: native)
-    model = MODELS.build(ConfigDict(model_cfg, half_teacher=half_teacher))
-    model.init_weights()
-    assert {parameter.dtype for parameter in model.teacher.parameters()} == {dtype}
 
 
 @pytest.mark.parametrize('loss', ['rtm_kd.ChannelWiseDivergence', 'mmrazor.PKDLoss'])
@@ -419,6 +404,7 @@ def test_what_will_be_compared_is_in_the_log(model_cfg, monkeypatch):
         (dict(teacher=dict(backbone=dict())), 'teacher must be'),
         (dict(teacher='no_such_package::a.py'), 'not installed'),
         (dict(teacher_trainable=True), 'teacher_trainable=True'),
+        (dict(half_teacher=True), 'half_teacher=True is not supported'),
         (dict(distiller__type='mmrazor.ConfigurableDistiller'), 'rtm_kd.ConfigurableDistiller'),
     ],
 )

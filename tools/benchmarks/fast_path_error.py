@@ -42,16 +42,13 @@ def fast_path_error(
         reference = build(reference=True)
         paths = {
             'teacher folded': build(reference=True),
-            'teacher folded, in half precision': build(reference=True),
             'norm and divergence in one': build(
                 reference=True, distiller=dict(cfg.model.distiller, reference=False)
             ),
             'student channels_last': build(reference=True),
             'default': build(),
-            'half_teacher=True': build(half_teacher=True),
         }
         paths['teacher folded']._teacher = build()._teacher
-        paths['teacher folded, in half precision']._teacher = build(half_teacher=True)._teacher
         paths['student channels_last']._channels_last = True
         paths['student channels_last'].student.to(memory_format=torch.channels_last)
         loader = iter(Runner.build_dataloader(cfg.train_dataloader, seed=0))

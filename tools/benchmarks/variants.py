@@ -14,8 +14,7 @@ VARIANTS = (
     'plain channels_last',  # the same in the memory format that ours uses
     'mmrazor',  # MMRazor's distillation
     'mmrazor stopped',  # the same after its hook has stopped it
-    'rtm_kd',  # ours, with model.half_teacher=True
-    'rtm_kd default',  # ours, with the teacher in float32
+    'rtm_kd',  # ours, with the teacher in float32
     'rtm_kd reference',  # ours with MMRazor's arithmetic
     'rtm_kd detached',  # ours after the detach
 )
@@ -34,7 +33,6 @@ def variant(name: str, cfg: Config) -> Config:
         cfg.model = mmrazor_cfg(cfg.model)
     else:
         cfg.model.reference = name == 'rtm_kd reference'
-        cfg.model.half_teacher = name == 'rtm_kd'
         for hook in stopping:
             hook.detach_epoch = 0 if name == 'rtm_kd detached' else cfg.max_epochs
     return cfg
@@ -55,7 +53,7 @@ def mmrazor_cfg(model: ConfigDict) -> ConfigDict:
     distiller = expand(model.distiller)
     distiller.connectors = MODELS.build(model).distiller.connector_cfgs
     cfg = respell(ConfigDict(model, distiller=distiller), 'mmrazor')
-    for key in ('teacher_ckpt', 'reference', 'half_teacher'):
+    for key in ('teacher_ckpt', 'reference'):
         cfg.pop(key, None)
     for key in ('architecture', 'teacher'):
         cfg[key] = resolve_model_cfg(model[key], key)

@@ -51,14 +51,13 @@ class FpnTeacherDistill(BaseModel):
             which docs/performance.md says how close it comes: a teacher with folded BN, the
             norms and the divergence as one function, and the channels_last memory format.
             Defaults to False.
-        half_teacher (bool): Run the teacher in half precision where the machine has it. The
-            fastest, but not shown to teach as well. Defaults to False.
         module_inplace (bool): Whether the student's activations may work in place, on
             what a recorder has recorded. Defaults to False.
         teacher_module_inplace (bool): The same for the teacher.
         teacher_trainable, teacher_norm_eval, student_trainable, calculate_student_loss:
             Accepted at MMRazor's defaults, so that its configs carry over; nothing else
             is meaningful with a frozen teacher.
+        half_teacher (bool): Accepted as False, so that earlier configs carry over.
         init_cfg (dict, optional): Initialisation, in addition to the student's own.
 
     Raises:
@@ -74,13 +73,13 @@ class FpnTeacherDistill(BaseModel):
         teacher_ckpt: Optional[str] = None,
         data_preprocessor: Union[dict, nn.Module, None] = None,
         reference: bool = False,
-        half_teacher: bool = False,
         module_inplace: bool = False,
         teacher_module_inplace: bool = False,
         teacher_trainable: bool = False,
         teacher_norm_eval: bool = True,
         student_trainable: bool = True,
         calculate_student_loss: bool = True,
+        half_teacher: bool = False,
         init_cfg: Optional[dict] = None,
     ) -> None:
         for name, value, only in (
@@ -88,6 +87,7 @@ class FpnTeacherDistill(BaseModel):
             ('teacher_norm_eval', teacher_norm_eval, True),
             ('student_trainable', student_trainable, True),
             ('calculate_student_loss', calculate_student_loss, True),
+            ('half_teacher', half_teacher, False),
         ):
             if value is not only:
                 raise UsageError(f'{name}={value!r} is not supported, leave it at {only}')
@@ -106,7 +106,6 @@ class FpnTeacherDistill(BaseModel):
                 self.distiller.teacher_sources,
                 self.data_preprocessor,
                 reference,
-                half_teacher,
             )
             self._warn_of_a_smaller_teacher()
             self._channels_last = not reference

@@ -21,7 +21,6 @@ from ..distillers.recorder import Records, check_sources, record_features, recor
 from ..folding import fold_batch_norms
 from .detector import FEATURE_PARTS, build_detector
 from .pixel_conversion import pixel_conversion
-from .teacher_precision import autocast_dtype, half_precision
 
 RANDOM = 'random'
 
@@ -41,8 +40,6 @@ class FrozenTeacher:
             its own normalises in another way, they are converted.
         reference (bool): Leave the model as it was built. By default BN is folded into the
             convolutions and the model runs channels_last.
-        half (bool): Run it in half precision as well, where the machine has it; see
-            :func:`~.teacher_precision.half_precision`.
 
     Raises:
         ValueError: If there is no checkpoint, or a source is not a module.
@@ -55,7 +52,6 @@ class FrozenTeacher:
         sources: dict[str, str],
         preprocessor: Optional[nn.Module] = None,
         reference: bool = False,
-        half: bool = False,
     ) -> None:
         built = isinstance(teacher, BaseModel)
         if built:
@@ -72,7 +68,6 @@ class FrozenTeacher:
         self.checkpoint = checkpoint
         self.sources = sources
         self.reference = reference
-        self.half = half
         self._loaded = False
         self._seen = False
         check_sources(self.model, sources, 'teacher')
@@ -176,7 +171,14 @@ class FrozenTeacher:
 
     def _speed_up(self) -> None:
         fold_batch_norms(self.model, kept=set(self.sources.values()))
-        device = next(self.model.parameters()).device
         self.model.to(memory_format=torch.channels_last)
-        if self.half:
-            self.model.to(half_precision(device))
+
+
+def autocast_dtype(device: torch.device) -> Optional[torch.dtype]:
+    """Return the dtype of the mixed precision that is on for the device, None if it is off."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        on = torch.is_autocast_enabled(device.type)
+        return torch.get_autocast_dtype(device.type) if on else None
+    if device.type == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
