@@ -17,6 +17,7 @@ from . import (
     mmcv_version,
     mmrazor_quantization,
     package_configs,
+    pkg_resources_warning,
 )
 
 _FIXES = (
@@ -32,6 +33,7 @@ _FIXES = (
     config_text,
     coco_ground_truth,
     log_file,
+    pkg_resources_warning,
 )
 
 
