@@ -149,7 +149,7 @@ def test_a_scale_of_zero_ends_a_run_that_learns_nothing(tmp_path):
     run = Run(tmp_path, scale=1e-9)
     run.iterate(1.0, loss_cls=1.0)
     run.scale = 0.0
-    with pytest.raises(ValueError, match="fallen to 0, so that the weights don't change"):
+    with pytest.raises(ValueError, match='fallen to 0, so the weights no longer change'):
         run.iterate(1.0, loss_cls=1.0)
 
 
