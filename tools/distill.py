@@ -13,11 +13,10 @@ import argparse
 from pathlib import Path
 
 import rtm_kd  # noqa: F401, the fixes come before everything else
-from rtm_kd.apis.distill import distill
-from rtm_kd.utils import report_usage_errors
+from rtm_kd.apis.distill import SIZES, distill
+from rtm_kd.utils import report_usage_errors, say
 
 TEMPLATES = Path(__file__).resolve().parents[1] / 'configs/custom_dataset'
-SIZES = ('tiny', 's', 'm', 'l', 'x')
 
 
 def parse_args() -> argparse.Namespace:
@@ -97,7 +96,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse_args())
     with report_usage_errors('the same command with --resume continues'):
-        distill(templates=str(TEMPLATES), **args)
+        distill(say, templates=str(TEMPLATES), **args)
 
 
 if __name__ == '__main__':

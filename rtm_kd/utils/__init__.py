@@ -1,4 +1,4 @@
 from .config import load_config
-from .errors import UsageError, report_usage_errors
+from .errors import UsageError, report_usage_errors, say
 
-__all__ = ['UsageError', 'load_config', 'report_usage_errors']
+__all__ = ['UsageError', 'load_config', 'report_usage_errors', 'say']

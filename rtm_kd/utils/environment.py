@@ -1,4 +1,4 @@
-"""What a measurement depends on besides its config."""
+"""Package versions and hardware, as reported beside measurements."""
 
 import os
 import platform
