@@ -37,6 +37,7 @@ from rtm_kd.utils import UsageError, report_usage_errors  # noqa: E402
 from rtm_kd.utils.files import atomic_write  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
+PAIRS = ('tiny-s', 's-m', 'm-l', 'l-x')
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,7 +47,7 @@ def parse_args() -> argparse.Namespace:
         parents=[device],
     )
     parser.add_argument(
-        'config', help='tiny-s, s-m, m-l or l-x, timed on drawn images; or a distillation config'
+        'config', help=f'{", ".join(PAIRS)}, timed on drawn images; or a distillation config'
     )
     parser.add_argument('--size', type=int, default=320, help='side of the images, in pixels')
     parser.add_argument('--batch', type=int, default=4, help='images per step')
@@ -76,7 +77,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--error',
         metavar='CHECKPOINT',
-        help='instead of timing, print how far the losses and gradients of each fast path are from '
+        help='instead of timing, print how far losses and gradients of each fast path are from '
         "the reference's, for this checkpoint of the distillation CONFIG, on its data",
     )
     parser.add_argument(
@@ -96,81 +97,85 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def table(report: dict) -> str:
-    lines = [
-        'variant | s/step | / plain | '
-        + ' | '.join(PARTS)
-        + ' | other | peak MB | ckpt MB | / plain',
-        ' | '.join(['---'] * (len(PARTS) + 7)),
-    ]
-    for name, result in report['results'].items():
+def print_error(args: argparse.Namespace) -> None:
+    for name, error in fast_path_error(args.config, args.error, args.cfg_options).items():
+        figures = [
+            f'{key} mean {statistics.mean(values):.1e}, '
+            f'median {statistics.median(values):.1e}, largest {max(values):.1e}'
+            for key, values in error.items()
+        ]
+        print(f'{name}: ' + '; '.join(figures))
+
+
+def print_exported(args: argparse.Namespace) -> None:
+    report = exported(args.config, args.exported, args.cfg_options, args.steps)
+    for name, figures in report.items():
+        ratio = figures['seconds'] / report['pytorch']['seconds']
+        print(
+            f'{name}: {figures["seconds"] * 1000:.1f} ms, / pytorch: {ratio:.2f}, '
+            f'{figures["bytes"] / 1e6:.1f} MB'
+        )
+
+
+def print_steps(args: argparse.Namespace) -> None:
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise UsageError('--device cuda: torch finds no GPU here')
+    config, data_root = args.config, None
+    if args.config in PAIRS:
+        student, teacher = args.config.split('-')
+        config = str(ROOT / f'configs/kd_{student}_rtmdet_{teacher}_neck_300e_coco.py')
+        data_root = 'data/drawn/'
+    report = benchmark(
+        config,
+        size=args.size,
+        batch=args.batch,
+        steps=args.steps,
+        amp=args.amp,
+        preloaded=args.preloaded,
+        variants=tuple(args.variants or VARIANTS),
+        data_root=data_root,
+    )
+    print(report['setting'])
+    print_table(report['results'])
+    if args.own_share:
+        report['own_share'] = share = own_share()
+        for scope, figures in share.items():
+            print(
+                f'{scope}: {figures["seconds"]:.3f} s, {figures["memory"] / 1e6:.0f} MB; '
+                f'/ mmrazor: {figures["seconds"] / share["mmrazor"]["seconds"]:.2f} of the '
+                f'time, {figures["memory"] / share["mmrazor"]["memory"]:.2f} of the memory'
+            )
+    if args.start:
+        report['start'] = start = start_up(config, str(ROOT / 'tools/train.py'), data_root)
+        for name, seconds in start.items():
+            print(f'start, {name}: {seconds:.1f} s, / plain: {seconds / start["plain"]:.2f}')
+    if args.json:
+        with atomic_write(Path(args.json)) as part:
+            part.write_text(json.dumps(report, indent=2))
+
+
+def print_table(results: dict) -> None:
+    heads = ['variant', 's/step', '/ plain', *PARTS, 'other', 'peak MB', 'ckpt MB', '/ plain']
+    rows = [heads, ['---'] * len(heads)]
+    for name, result in results.items():
         times = [f'{result["parts"][part]:.3f}' for part in (*PARTS, 'other')]
         cells = [name, f'{result["seconds"]:.3f}', f'{result["ratio"]:.3f}', *times]
         cells += [f'{result["memory"] / 1e6:.0f}', f'{result["checkpoint"] / 1e6:.1f}']
-        lines.append(' | '.join([*cells, f'{result["checkpoint_ratio"]:.3f}']))
-    return '\n'.join(f'| {line} |' for line in lines)
+        rows.append([*cells, f'{result["checkpoint_ratio"]:.3f}'])
+    print('\n'.join(f'| {" | ".join(row)} |' for row in rows))
 
 
 def main() -> None:
     args = parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.error:
-        with report_usage_errors():
-            report = fast_path_error(args.config, args.error, args.cfg_options)
-        for name, error in report.items():
-            figures = [
-                f'{key} mean {statistics.mean(values):.1e}, '
-                f'median {statistics.median(values):.1e}, largest {max(values):.1e}'
-                for key, values in error.items()
-            ]
-            print(f'{name}: ' + '; '.join(figures))
-        return
-    if args.exported:
-        with report_usage_errors():
-            report = exported(args.config, args.exported, args.cfg_options, args.steps)
-        for name, figures in report.items():
-            ratio = figures['seconds'] / report['pytorch']['seconds']
-            print(
-                f'{name}: {figures["seconds"] * 1000:.1f} ms, / pytorch: {ratio:.2f}, '
-                f'{figures["bytes"] / 1e6:.1f} MB'
-            )
-        return
     with report_usage_errors():
-        if args.device == 'cuda' and not torch.cuda.is_available():
-            raise UsageError('--device cuda: torch finds no GPU here')
-        config, data_root = args.config, None
-        if args.config.count('-') == 1 and not args.config.endswith('.py'):
-            student, teacher = args.config.split('-')
-            config = str(ROOT / f'configs/kd_{student}_rtmdet_{teacher}_neck_300e_coco.py')
-            data_root = 'data/drawn/'
-        report = benchmark(
-            config,
-            size=args.size,
-            batch=args.batch,
-            steps=args.steps,
-            amp=args.amp,
-            preloaded=args.preloaded,
-            variants=tuple(args.variants or VARIANTS),
-            data_root=data_root,
-        )
-        print(report['setting'])
-        print(table(report))
-        if args.own_share:
-            report['own_share'] = share = own_share()
-            for scope, figures in share.items():
-                print(
-                    f'{scope}: {figures["seconds"]:.3f} s, {figures["memory"] / 1e6:.0f} MB; '
-                    f'/ mmrazor: {figures["seconds"] / share["mmrazor"]["seconds"]:.2f} of the '
-                    f'time, {figures["memory"] / share["mmrazor"]["memory"]:.2f} of the memory'
-                )
-        if args.start:
-            report['start'] = start = start_up(config, str(ROOT / 'tools/train.py'), data_root)
-            for name, seconds in start.items():
-                print(f'start, {name}: {seconds:.1f} s, / plain: {seconds / start["plain"]:.2f}')
-        if args.json:
-            with atomic_write(Path(args.json)) as part:
-                part.write_text(json.dumps(report, indent=2))
+        if args.error:
+            print_error(args)
+        elif args.exported:
+            print_exported(args)
+        else:
+            print_steps(args)
 
 
 if __name__ == '__main__':

@@ -18,10 +18,16 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from rtm_kd.checks.config import check_batch_size, check_data_files, check_datasets, check_values
+from rtm_kd.checks.config import check_data_files, check_values
 from rtm_kd.checks.pipelines import check_pipelines
 from rtm_kd.engine.hooks.run_record_hook import peak_memory
-from rtm_kd.engine.runs import build_runner, enable_amp, quiet, temporary_run_config
+from rtm_kd.engine.runs import (
+    build_runner,
+    check_training_data,
+    enable_amp,
+    quiet,
+    temporary_run_config,
+)
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils import UsageError, load_config
@@ -47,12 +53,10 @@ def check(
 ) -> dict[str, Any]:
     """Check the data and the teacher of a config, and time training steps.
 
+    The arguments are the options of ``tools/check.py``, whose ``--help`` describes them.
+
     Args:
-        config (str): Path of the config.
         say (Callable[[str], None]): Called with each line for the user as soon as it is known.
-        images (int): Validation images to test the teacher on, 0 for none.
-        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
-        amp (bool): Time the steps in automatic mixed precision.
 
     Returns:
         dict: ``'data'``: split -> images, boxes and boxes of each class; ``'teacher_mAP'``:
@@ -73,8 +77,7 @@ def check(
     found = {}
     with tempfile.TemporaryDirectory() as folder, explain_build_errors(), quiet():
         runner = build_runner(temporary_run_config(cfg, folder))
-        check_datasets(runner, 'train', 'val')
-        check_batch_size(runner)
+        check_training_data(runner)
         for warning in check_pipelines(cfg):
             say(f'warning: {warning}')
         found['data'] = {

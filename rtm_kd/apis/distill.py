@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from rtm_kd.checks.config import (
-    check_batch_size,
-    check_data_files,
-    check_datasets,
-    check_output_folder,
-    check_values,
-)
+from rtm_kd.checks.config import check_data_files, check_output_folder, check_values
 from rtm_kd.datasets.prepare import PreparedData, prepare_data
 from rtm_kd.datasets.write_configs import (
     SIZES,
@@ -25,7 +19,7 @@ from rtm_kd.datasets.write_configs import (
     published_weights,
     render_configs,
 )
-from rtm_kd.engine.runs import build_runner, quiet, temporary_run_config
+from rtm_kd.engine.runs import build_runner, check_training_data, quiet, temporary_run_config
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.build_errors import explain_build_errors
@@ -286,8 +280,7 @@ def _check_configs(plan: Plan) -> None:
         cfg = temporary_run_config(cfg, folder)
         cfg.log_level = 'WARNING'
         runner = build_runner(cfg)
-        check_datasets(runner, 'train', 'val')
-        check_batch_size(runner)
+        check_training_data(runner)
         for run in plan.runs:
             if run.start is not None:
                 check_start(run.start, getattr(runner.model, run.who), f'the {run.who}')

@@ -53,23 +53,11 @@ def export(
     The weights are those in the checkpoint's ``state_dict``: the averaged ones if the training had
     an EMA. The file contains what :func:`describe` returns.
 
-    Args:
-        config (str): Path of the config of the detector or of the distillation.
-        checkpoint (str): Path or URL. All of its weights must fit.
-        format (str): ``'pth'``, ``'onnx'`` or ``'torchscript'``.
-        out_path (str, optional): Folder for ``<name of the config>-<hash>.<format>``, with the
-            first eight digits of the file's SHA-256. Defaults to the folder of the checkpoint.
-        half (bool): Store the weights and compute in float16.
-        with_nms (bool): Output the detections of each image, selected by the config's
-            ``test_cfg``, instead of the boxes and scores of all priors.
-        dynamic (bool): Accept any number of images of any size that is a multiple of 32, instead
-            of one image of the config's size.
-        licence (str, optional): Licence to record in the file. Defaults to that of the package
-            that the network comes from.
-        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
+    The arguments are the options of ``tools/export.py``, whose ``--help`` describes them.
 
     Returns:
-        Path: The file, written atomically.
+        Path: The file, written atomically: ``<name of the config>-<hash>`` with the first eight
+        digits of its SHA-256.
 
     Raises:
         ValueError: For anything that the user can fix.

@@ -31,20 +31,8 @@ def test(
 ) -> dict[str, float]:
     """Evaluate a detector, or the student of a distillation.
 
-    Args:
-        config (str): Path of the config. Of a distillation only the student is built.
-        checkpoint (str): Path or URL of the weights, the student's or the distillation's. All of
-            them must fit.
-        work_dir (str, optional): See :func:`rtm_kd.apis.train.train`.
-        out (str, optional): ``.pkl`` file for the raw predictions.
-        json_prefix (str, optional): Write predictions for a test server instead of
-            evaluating them.
-        show (bool): Show each image with its detections.
-        show_dir (str, optional): Save them under ``work_dir/<time>/<show_dir>``.
-        wait_time (float): Seconds to show each image.
-        tta (bool): Test-time augmentation with the config's ``tta_model`` and ``tta_pipeline``.
-        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
-        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+    The arguments are the options of ``tools/test.py``, whose ``--help`` describes them. Of a
+    distillation only the student is built; all weights of the checkpoint must fit.
 
     Returns:
         dict[str, float]: The metrics.

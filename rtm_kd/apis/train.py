@@ -9,15 +9,10 @@ from mmengine import dist
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from rtm_kd.checks.config import (
-    check_batch_size,
-    check_data_files,
-    check_datasets,
-    check_values,
-)
+from rtm_kd.checks.config import check_data_files, check_values
 from rtm_kd.checks.pipelines import check_pipelines
 from rtm_kd.checks.resuming import check_fits, check_resumable
-from rtm_kd.engine import (
+from rtm_kd.engine.hooks import (
     CheckRanksHook,
     DistillationWatchHook,
     FiniteLossHook,
@@ -26,6 +21,7 @@ from rtm_kd.engine import (
 from rtm_kd.engine.learning_rate import check_learning_rate, enable_auto_scale_lr
 from rtm_kd.engine.runs import (
     build_runner,
+    check_training_data,
     enable_amp,
     lock_work_dir,
     log_run_errors,
@@ -55,17 +51,8 @@ def train(
 ) -> Runner:
     """Check a config, then train what it describes.
 
-    Args:
-        config (str): Path of the config.
-        work_dir (str, optional): Defaults to the config's own, else to
-            ``work_dirs/<name of the config>``.
-        amp (bool): Automatic mixed precision: float16 on a GPU, bfloat16 on a CPU.
-        resume (str, optional): Checkpoint to resume from, or ``'auto'`` for the newest readable
-            one in the work dir.
-        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
-        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-        auto_scale_lr (bool): Multiply the learning rate by the images of a step over
-            ``auto_scale_lr.base_batch_size`` of the config.
+    The arguments are the options of ``tools/train.py``, whose ``--help`` describes them;
+    ``resume='auto'`` is ``--resume`` without a value.
 
     Returns:
         Runner: The runner after training. If the config has ``save_best``, the weights of the best
@@ -104,8 +91,7 @@ def train(
         if cfg.get('resume') and content is not None:
             check_fits(content, cfg.load_from, runner)
         del content  # frees memory that the run may need
-        check_datasets(runner, 'train', 'val')
-        check_batch_size(runner)
+        check_training_data(runner)
         check_learning_rate(runner, chosen=bool(_LR_OPTIONS & {*(cfg_options or {})}))
         for warning in (*check_pipelines(cfg), *_slower_types(runner)):
             print_log(warning, 'current', logging.WARNING)
@@ -116,7 +102,9 @@ def train(
             runner.register_hook(DistillationWatchHook())
         with log_run_errors(runner):
             runner.train()
-        _save_best_detector(runner)
+        best = runner.message_hub.runtime_info.get('best_ckpt')
+        if best and os.path.isfile(best) and dist.is_main_process():
+            save_detector(read_checkpoint(best), Path(folder, BEST))
     return runner
 
 
@@ -138,9 +126,3 @@ def _slower_types(runner: Runner) -> list[str]:
         '0.88 instead of 1.28 plain ones, after the detach 0.80 instead of 1.17, a checkpoint of '
         '82 instead of 159 MB (docs/performance.md; how to change a config: docs/migration.md)'
     ]
-
-
-def _save_best_detector(runner: Runner) -> None:
-    best = runner.message_hub.runtime_info.get('best_ckpt')
-    if best and os.path.isfile(best) and dist.is_main_process():
-        save_detector(read_checkpoint(best), Path(runner.work_dir, BEST))

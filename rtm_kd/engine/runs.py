@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import Tensor
 
-from rtm_kd.checks.config import check_datasets, check_output_folder
+from rtm_kd.checks.config import check_batch_size, check_datasets, check_output_folder
 from rtm_kd.utils.build_errors import explain_build_errors
 from rtm_kd.utils.checkpoint import check_state_dict
 from rtm_kd.utils.errors import RunError, UsageError, process_rank
@@ -70,6 +70,12 @@ def build_runner(cfg: Config) -> Runner:
     if isinstance(cfg.get('visualizer'), dict):
         cfg.visualizer.name = cfg.experiment_name
     return Runner.from_cfg(cfg)
+
+
+def check_training_data(runner: Runner) -> None:
+    """Raise unless a runner's training and validation data can be used."""
+    check_datasets(runner, 'train', 'val')
+    check_batch_size(runner)
 
 
 def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: str) -> Runner:

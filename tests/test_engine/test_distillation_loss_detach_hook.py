@@ -8,7 +8,7 @@ from mmengine.registry import HOOKS
 from mmrazor.registry import HOOKS as MMRAZOR_HOOKS
 
 from rtm_kd.apis.train import train
-from rtm_kd.engine import DistillationLossDetachHook
+from rtm_kd.engine.hooks import DistillationLossDetachHook
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.utils import load_config
 

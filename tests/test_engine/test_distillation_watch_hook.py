@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from torch import nn
 
 from rtm_kd.apis.train import train
-from rtm_kd.engine import DistillationWatchHook
+from rtm_kd.engine.hooks import DistillationWatchHook
 from rtm_kd.models.algorithms import FpnTeacherDistill
 
 

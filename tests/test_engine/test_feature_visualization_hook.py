@@ -6,7 +6,7 @@ import cv2
 import pytest
 
 from rtm_kd.apis.train import train
-from rtm_kd.engine import FeatureVisualizationHook
+from rtm_kd.engine.hooks import FeatureVisualizationHook
 
 HOOK = dict(type='rtm_kd.FeatureVisualizationHook', num_images=2)
 

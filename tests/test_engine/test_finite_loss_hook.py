@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rtm_kd.apis.train import train
-from rtm_kd.engine import FiniteLossHook
+from rtm_kd.engine.hooks import FiniteLossHook
 from rtm_kd.models.algorithms import FpnTeacherDistill
 
 ITERATIONS = 3  # of an epoch
