@@ -16,7 +16,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, this package and those that it stands on."""
+    """Return the versions of Python, this package and its dependencies."""
     found = dict(rtm_kd=__version__, python=platform.python_version())
     for package in _PACKAGES:
         try:

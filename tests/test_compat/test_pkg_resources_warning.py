@@ -1,3 +1,5 @@
+"""MMEngine's two warnings about pkg_resources."""
+
 import sys
 import warnings
 

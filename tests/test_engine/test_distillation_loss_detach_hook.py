@@ -1,3 +1,5 @@
+"""The end of distillation at an epoch, and resuming around it."""
+
 import gc
 import json
 import weakref

@@ -1,3 +1,5 @@
+"""The warning when distillation starts to hurt."""
+
 import re
 from types import SimpleNamespace
 

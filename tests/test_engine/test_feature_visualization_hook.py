@@ -1,3 +1,5 @@
+"""Pictures of the attention of student and teacher during training."""
+
 import json
 import re
 from pathlib import Path

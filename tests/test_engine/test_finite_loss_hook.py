@@ -1,3 +1,5 @@
+"""Runs whose losses or weights become NaN or Inf."""
+
 import math
 import shutil
 from types import SimpleNamespace

@@ -1,3 +1,5 @@
+"""SIGTERM, torn checkpoints, and resuming inside an epoch."""
+
 import os
 import signal
 

@@ -1,3 +1,5 @@
+"""The check of a config before a long run."""
+
 import functools
 import json
 import subprocess

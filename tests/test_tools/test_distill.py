@@ -1,4 +1,4 @@
-"""From a folder of images to a distilled detector, as a user calls it."""
+"""From a folder of images to a distilled detector by one command."""
 
 import importlib
 import json

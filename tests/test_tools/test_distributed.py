@@ -1,3 +1,5 @@
+"""Training and testing in several processes."""
+
 import os
 import re
 import signal

@@ -1,4 +1,4 @@
-"""Class names, file names and paths that would be code, or something else, in a config's text."""
+"""Class names, file names and paths that a config's text could execute or replace."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""The tools as a user calls them, and what they say about what a user got wrong."""
+"""Training, testing and converting by the tools, and their messages for user errors."""
 
 import json
 import os

@@ -55,7 +55,7 @@ class SaveOnTerminationHook(Hook):
             self._validation_due = meta.get('validation_due', False)
 
     def before_train(self, runner: Runner) -> None:
-        # Python handles signals in the main thread only; in another one there is no SIGTERM.
+        # Python handles signals in the main thread only; a run in another one ignores SIGTERM.
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._ask)
         shield_workers(loop.dataloader for loop in built_loops(runner))
