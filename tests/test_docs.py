@@ -19,7 +19,7 @@ from helpers import ROOT, batch, build_a_copy_alone, make_options, run_tool
 from mmengine.registry import HOOKS, VISBACKENDS
 from packaging.requirements import Requirement
 
-from rtm_kd.engine import DistillationLossDetachHook
+from rtm_kd.engine.hooks import DistillationLossDetachHook
 from rtm_kd.utils import load_config
 
 DOCS = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')])

@@ -11,7 +11,7 @@ import rtm_kd  # noqa: F401, the fixes come before everything else
 from mmengine.config import DictAction
 
 from rtm_kd.apis.check import check
-from rtm_kd.utils import report_usage_errors
+from rtm_kd.utils import report_usage_errors, say
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     with report_usage_errors():
-        check(**vars(parse_args()))
+        check(say=say, **vars(parse_args()))
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='distillation config file path')
+    parser.add_argument('config', help='config of the distillation')
     parser.add_argument(
         '--seeds',
         type=int,
@@ -30,9 +30,7 @@ def parse_args() -> argparse.Namespace:
         help='pairs of runs (default: %(default)s); a single pair has no interval, and more can be '
         'added later',
     )
-    parser.add_argument(
-        '--work-dir', help='the dir for all runs, default: work_dirs/CONFIG_compare'
-    )
+    parser.add_argument('--work-dir', help='folder for all runs, default: work_dirs/CONFIG_compare')
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument(
         '--test',

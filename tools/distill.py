@@ -13,11 +13,10 @@ import argparse
 from pathlib import Path
 
 import rtm_kd  # noqa: F401, the fixes come before everything else
-from rtm_kd.apis.distill import distill
-from rtm_kd.utils import report_usage_errors
+from rtm_kd.apis.distill import SIZES, distill
+from rtm_kd.utils import report_usage_errors, say
 
 TEMPLATES = Path(__file__).resolve().parents[1] / 'configs/custom_dataset'
-SIZES = ('tiny', 's', 'm', 'l', 'x')
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,8 +51,8 @@ def parse_args() -> argparse.Namespace:
         help='also train on images without a box, against false positives',
     )
     models = parser.add_argument_group('models')
-    models.add_argument('--student', required=True, choices=SIZES)
-    models.add_argument('--teacher', required=True, choices=SIZES)
+    models.add_argument('--student', required=True, choices=SIZES, help='size of RTMDet')
+    models.add_argument('--teacher', required=True, choices=SIZES, help='size of RTMDet')
     models.add_argument(
         '--teacher-ckpt',
         help="the teacher's weights: a file, a URL, or coco for the published COCO weights",
@@ -74,20 +73,26 @@ def parse_args() -> argparse.Namespace:
         '--img-size',
         type=int,
         default=640,
-        help='side of the input, in pixels (default: %(default)s)',
+        help='side of the square input in pixels, a multiple of 32 (default: %(default)s)',
     )
     training.add_argument('--batch-size', type=int, help='default: 8, fewer for few images')
     training.add_argument(
         '--lr', type=float, help='learning rate, default: depends on the batch size'
     )
-    training.add_argument('--num-workers', type=int, default=2, help='processes that load images')
+    training.add_argument(
+        '--num-workers',
+        type=int,
+        default=2,
+        help='processes that load images (default: %(default)s)',
+    )
     training.add_argument('--amp', action='store_true', help='train with mixed precision')
     output = parser.add_argument_group('output')
     output.add_argument('--name', help='name of the dataset; default: the name of its folder')
     output.add_argument(
         '--work-dir',
         default='work_dirs',
-        help='parent of the work dirs, and of annotations that have to be written',
+        help='parent of the work dirs, which are named after the configs, and of converted '
+        'annotations (default: %(default)s)',
     )
     output.add_argument('--config-out', help='folder for the configs; default: configs/NAME')
     output.add_argument('--overwrite', action='store_true', help='replace existing configs')
@@ -99,7 +104,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse_args())
     with report_usage_errors('the same command with --resume continues'):
-        distill(templates=str(TEMPLATES), **args)
+        distill(say, templates=str(TEMPLATES), **args)
 
 
 if __name__ == '__main__':

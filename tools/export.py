@@ -19,23 +19,29 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config of the detector, or of the distillation')
-    parser.add_argument('checkpoint', help='checkpoint of either, for example best.pth')
-    parser.add_argument('--format', choices=FORMATS, required=True)
+    parser.add_argument(
+        'checkpoint', help='checkpoint of either, for example best.pth, a path or URL'
+    )
+    parser.add_argument('--format', choices=FORMATS, required=True, help='file format')
     parser.add_argument(
         '--out-path', help='folder for NAME-HASH.EXT, default: that of the checkpoint'
     )
-    parser.add_argument('--half', action='store_true', help='weights in float16')
+    parser.add_argument(
+        '--half', action='store_true', help='store the weights and compute in float16'
+    )
     parser.add_argument(
         '--with-nms',
         action='store_true',
-        help='output detections instead of the boxes of all priors',
+        help="output detections, by the config's test_cfg, instead of the boxes of all priors",
     )
     parser.add_argument(
         '--dynamic',
         action='store_true',
         help='accept any number of images, of any size that is a multiple of 32',
     )
-    parser.add_argument('--licence', help='licence to record in the file')
+    parser.add_argument(
+        '--licence', help="licence to record in the file, default: that of the network's package"
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',

@@ -20,13 +20,19 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config of the detector, or of the distillation')
-    parser.add_argument('checkpoint', help='checkpoint of the distillation or of the student')
+    parser.add_argument(
+        'checkpoint', help='checkpoint of the distillation or of the student, a path or URL'
+    )
     parser.add_argument('--work-dir', help='folder for the metrics')
     parser.add_argument('--out', help='save the raw predictions to this .pkl file')
     parser.add_argument(
         '--json-prefix', help='write predictions for a test server instead of evaluating them'
     )
-    parser.add_argument('--tta', action='store_true', help='use test time augmentation')
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test-time augmentation, with tta_model and tta_pipeline of the config',
+    )
     parser.add_argument('--show', action='store_true', help='show the detections')
     parser.add_argument(
         '--show-dir', help='save images with the detections to WORK_DIR/TIMESTAMP/SHOW_DIR'
@@ -39,8 +45,13 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='change values of the config, see tools/train.py',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what starts the processes of a distributed run; dist_test.sh sets it',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -21,9 +21,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config of the detector, or of the distillation')
     parser.add_argument(
-        '--work-dir', help='folder for logs and checkpoints, default: work_dirs/CONFIG'
+        '--work-dir',
+        help="folder for logs and checkpoints, default: the config's work_dir or work_dirs/CONFIG",
     )
-    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on a CPU'
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -45,8 +48,14 @@ def parse_args() -> argparse.Namespace:
         'optim_wrapper.optimizer.lr=0.001 img_scale="(320, 320)"; values that the config computes '
         'from them follow',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what starts the processes of a distributed run; dist_train.sh and slurm_train.sh '
+        'set it',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

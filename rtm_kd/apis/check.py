@@ -1,11 +1,13 @@
-"""A quick look at a config before a long run."""
+"""Checks of a config before a long run: data, teacher, one training step, and the hours."""
 
 import contextlib
 import copy
+import math
 import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Optional
 
 import torch
@@ -16,49 +18,54 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from rtm_kd.checks.config import check_batch_size, check_data_files, check_datasets, check_values
+from rtm_kd.checks.config import check_data_files, check_values
 from rtm_kd.checks.pipelines import check_pipelines
 from rtm_kd.engine.hooks.run_record_hook import peak_memory
-from rtm_kd.engine.runs import build_runner, enable_amp, quiet, temporary_run_config
+from rtm_kd.engine.runs import (
+    build_runner,
+    check_training_data,
+    enable_amp,
+    quiet,
+    temporary_run_config,
+)
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils import UsageError, load_config
+from rtm_kd.utils.build_errors import explain_build_errors
 from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint
 from rtm_kd.utils.config import innermost_dataset
-from rtm_kd.utils.errors import explain_build_errors, printable
 from rtm_kd.utils.internals import build_training, has_loop
 
-# Images of the steps that are timed where there is no GPU: a whole batch may take a minute.
+# Images of a timed step without a GPU, where a whole batch may take a minute.
 _MOST_IMAGES_ON_A_CPU = 4
-# Batches on which a look is taken at what the teacher's features vary by.
+# Batches whose teacher features are examined.
 _BATCHES = 8
 _LEAST_SHARE = 0.5
-_STEPS = 3  # the first of which is slower than all later ones, and not counted
+_STEPS = 3  # the first one is slower and not counted
 
 
 def check(
     config: str,
+    say: Callable[[str], None],
     images: int = 200,
     cfg_options: Optional[dict[str, Any]] = None,
     amp: bool = False,
 ) -> dict[str, Any]:
-    """Look at data, teacher and one training step of a config, and print what was found.
+    """Check the data and the teacher of a config, and time training steps.
+
+    The arguments are the options of ``tools/check.py``, whose ``--help`` describes them.
 
     Args:
-        config (str): Path of the config.
-        images (int): Validation images on which the teacher is tested, 0 for none.
-        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
-        amp (bool): Automatic mixed precision, in the steps that are timed.
+        say (Callable[[str], None]): Called with each line for the user as soon as it is known.
 
     Returns:
         dict: ``'data'``: split -> images, boxes and boxes of each class; ``'teacher_mAP'``:
-        None if it could not be tested; ``'step'``: seconds of a step with a whole batch, and
-        peak memory in MB, without a GPU that of the process, and ``'cache_mb'``, what the
-        caches of images take in all processes that load; ``'hours'``: of the whole run, without
-        evaluation.
+        None if it could not be tested; ``'step'``: seconds of a step with a whole batch,
+        ``'memory_mb'``, its peak memory on the GPU or else of the process, and ``'cache_mb'``, the
+        images that all loading processes cache; ``'hours'``: of the whole run without evaluation.
 
     Raises:
-        ValueError: For whatever would stop the run before its first step, in one sentence.
+        ValueError: For anything that would stop the run before its first step.
     """
     if images < 0:
         raise UsageError(f'--images must be 0 or more, got {images}')
@@ -70,80 +77,65 @@ def check(
     found = {}
     with tempfile.TemporaryDirectory() as folder, explain_build_errors(), quiet():
         runner = build_runner(temporary_run_config(cfg, folder))
-        check_datasets(runner, 'train', 'val')
-        check_batch_size(runner)
+        check_training_data(runner)
         for warning in check_pipelines(cfg):
-            print(f'warning: {warning}')
+            say(f'warning: {warning}')
         found['data'] = {
-            split: _count(getattr(runner, f'{split}_dataloader').dataset)
+            split: _count(split, getattr(runner, f'{split}_dataloader').dataset, say)
             for split in ('train', 'val')
             if has_loop(runner, split)
         }
-        for split, counts in found['data'].items():
-            _print_data(split, counts)
-        # Before the teacher is tested: its peak of memory would hide that of the steps.
-        found['step'] = _time_steps(runner)
-        found['teacher_mAP'] = _teacher_map(cfg, folder, images) if images else None
-        found['hours'] = _hours(runner, found['step'])
-    step = found['step']
-    print(
+        # Before the teacher is tested, whose peak memory would hide that of the steps.
+        found['step'] = step = _time_steps(runner)
+        found['teacher_mAP'] = _teacher_map(cfg, folder, images, say) if images else None
+        found['hours'] = hours = _hours(runner, step)
+    say(
         f'a step: {step["distilling"]:.2f} s, after the detach {step["detached"]:.2f} s, '
         f'{step["memory_mb"]:.0f} MB at most'
         + (f'; measured with {step["images"]} images and scaled' if step['scaled'] else '')
     )
     if step['cache_mb']:
-        print(
-            f'the caches of mosaic and mixup: {step["cache_mb"]:.0f} MB of main memory, when full'
-        )
+        say(f'the caches of mosaic and mixup: {step["cache_mb"]:.0f} MB of main memory, when full')
     if step['uneven']:
-        print(
-            f'warning: a few images make up most of the variance of what the teacher has at '
-            f'{", ".join(step["uneven"])}, and a student that learns it may detect things there '
+        say(
+            "warning: a few images make up most of the variance of the teacher's features at "
+            f'{", ".join(step["uneven"])}, and a student that learns them may detect objects there '
             'that do not exist; larger images (img_scale) help, or loss_weight=0.0 for that level'
         )
-    hours = found['hours']
     time_of_run = f'{hours:.1f} h' if hours >= 1 else f'{max(hours * 60, 1):.0f} min'
-    print(f'the whole run: about {time_of_run}, without evaluation')
+    say(f'the whole run: about {time_of_run}, without evaluation')
     return found
 
 
-def _count(dataset: BaseDataset) -> dict[str, Any]:
+def _count(split: str, dataset: BaseDataset, say: Callable[[str], None]) -> dict[str, Any]:
     dataset = innermost_dataset(dataset)
-    classes = dataset.metainfo.get('classes') or ()
-    counts = Counter()
-    empty = 0
-    for index in range(len(dataset)):
-        labels = [each['bbox_label'] for each in dataset.get_data_info(index)['instances']]
-        counts.update(labels)
-        empty += not labels
-    return dict(
-        images=len(dataset),
-        without_boxes=empty,
-        boxes=sum(counts.values()),
-        classes={name: counts[label] for label, name in enumerate(classes)},
+    infos = [dataset.get_data_info(index)['instances'] for index in range(len(dataset))]
+    boxes = Counter(instance['bbox_label'] for instances in infos for instance in instances)
+    names = dataset.metainfo.get('classes') or ()
+    classes = {name: boxes[label] for label, name in enumerate(names)}
+    counts = dict(
+        images=len(infos), without_boxes=infos.count([]), boxes=sum(boxes.values()), classes=classes
     )
-
-
-def _print_data(split: str, counts: dict[str, Any]) -> None:
-    classes = ', '.join(f'{name} {count}' for name, count in counts['classes'].items())
-    print(
-        printable(
-            f'{split}: {counts["images"]} images ({counts["without_boxes"]} without boxes), '
-            f'{counts["boxes"]} boxes: {classes}'
-        )
+    say(
+        f'{split}: {len(infos)} images ({counts["without_boxes"]} without boxes), '
+        f'{counts["boxes"]} boxes: '
+        + ', '.join(f'{name} {count}' for name, count in classes.items())
     )
-    silent = [name for name, count in counts['classes'].items() if not count]
-    if silent:
-        print(printable(f'warning: no box of {", ".join(silent)} in {split}'))
+    missing = [name for name, count in classes.items() if not count]
+    if missing:
+        say(f'warning: no box of {", ".join(missing)} in {split}')
+    return counts
 
 
-def _teacher_map(cfg: Config, folder: str, images: int) -> Optional[float]:
+def _teacher_map(
+    cfg: Config, folder: str, images: int, say: Callable[[str], None]
+) -> Optional[float]:
     """Test the teacher on the first validation images."""
     distillation = Distillation.of(cfg)
     if distillation is None:
         return None
     if not distillation.teacher_is_trained:
-        print('warning: the teacher is random, and knows nothing')
+        say('warning: the teacher is random, and knows nothing')
         return None
     checkpoint = distillation.teacher_ckpt
     tested = temporary_run_config(cfg, folder)
@@ -160,26 +152,26 @@ def _teacher_map(cfg: Config, folder: str, images: int) -> Optional[float]:
     expected = runner.model.state_dict()
     head = [name for name in expected if name.startswith('bbox_head.')]
     if any(name not in content or content[name].shape != expected[name].shape for name in head):
-        print('the teacher has other classes or another head, so its mAP is not known')
+        say('the teacher has other classes or another head, so its mAP is unknown')
         return None
     check_state_dict(content, expected, checkpoint, 'the teacher')
     runner.model.load_state_dict(content)
     subset = runner.test_dataloader.dataset
     for metric in runner.test_evaluator.metrics:
-        # Or images that were not looked at would count as if nothing had been found on them.
+        # Otherwise all other images would count as images without detections.
         metric.img_ids = [subset.get_data_info(index)['img_id'] for index in range(len(subset))]
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         metrics = runner.test()
-    # COCO's metric has none where nothing was found.
+    # COCO's metric has none if nothing was detected.
     score = next((value for name, value in metrics.items() if name.endswith('bbox_mAP')), 0.0)
-    print(f'teacher: mAP {score:.3f} on {len(subset)} validation images')
+    say(f'teacher: mAP {score:.3f} on {len(subset)} validation images')
     return score
 
 
 def _time_steps(runner: Runner) -> dict[str, Any]:
-    """Do some training steps, with the teacher and without."""
+    """Time training steps with the teacher and without."""
     build_training(runner)
-    # Not of the student: pretrained weights would be a download, and time needs none.
+    # The student stays untrained: pretrained weights would be a download, and time needs none.
     teacher = getattr(runner.model, '_teacher', None)
     if teacher is not None:
         teacher.load()
@@ -189,37 +181,28 @@ def _time_steps(runner: Runner) -> dict[str, Any]:
     images = whole if on_gpu else min(whole, _MOST_IMAGES_ON_A_CPU)
     dataset = loader.dataset
     dataset.full_init()
-    batch, *others = (
+    batches = [
         loader.collate_fn([dataset[index % len(dataset)] for index in range(first, first + images)])
         for first in range(0, _BATCHES * images, images)
-    )
+    ]
     runner.model.train()
     before = peak_memory()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    seconds = {}
+    seconds = dict(distilling=_seconds_of_a_step(runner, batches[0]) * whole / images)
     uneven = []
-    for stage in ('distilling', 'detached'):
-        if stage == 'detached' and teacher is not None:
-            uneven = _uneven_levels(runner.model, [batch, *others])
-            runner.model.detach_teacher()
-        times = []
-        for _ in range(_STEPS):
-            start = time.perf_counter()
-            losses = runner.model.train_step(copy.deepcopy(batch), runner.optim_wrapper)
-            total = losses['loss'].item()
-            times.append(time.perf_counter() - start)
-        if not torch.isfinite(torch.tensor(total)):
-            raise UsageError(f'the loss of the first steps is {total}; look at teacher and data')
-        seconds[stage] = min(times[1:]) * whole / images
+    if teacher is not None:
+        uneven = _uneven_levels(runner.model, batches)
+        runner.model.detach_teacher()
+    seconds['detached'] = _seconds_of_a_step(runner, batches[0]) * whole / images
     if on_gpu:
-        memory = torch.cuda.max_memory_allocated() / 2**20
+        memory = torch.cuda.max_memory_allocated()
     else:
-        # Only what the images take grows with them, not code, models and annotations.
-        memory = (before + (peak_memory() - before) * whole / images) / 2**20
+        # Only the images' part grows with their number, not code, models and annotations.
+        memory = before + (peak_memory() - before) * whole / images
     return dict(
         seconds,
-        memory_mb=memory,
+        memory_mb=memory / 2**20,
         cache_mb=_cache_mb(loader),
         uneven=uneven,
         images=images,
@@ -227,12 +210,27 @@ def _time_steps(runner: Runner) -> dict[str, Any]:
     )
 
 
-def _uneven_levels(model: BaseModel, batches: list[dict]) -> list[str]:
-    """Return the teacher's recorders whose features vary in few of the images.
+def _seconds_of_a_step(runner: Runner, batch: dict) -> float:
+    times = []
+    for _ in range(_STEPS):
+        start = time.perf_counter()
+        losses = runner.model.train_step(copy.deepcopy(batch), runner.optim_wrapper)
+        total = losses['loss'].item()
+        times.append(time.perf_counter() - start)
+    if not math.isfinite(total):
+        raise UsageError(
+            f'the loss of the first steps is {total} (NaN or Inf); check the teacher and the data'
+        )
+    return min(times[1:])
 
-    PKD normalises by the variance of the batch. On 128 x 128 images the teacher's coarsest level,
-    4 x 4 positions, had an effective 0.46 of the images in it, and distilling made the student see
-    objects there; on photographs of 256 x 256, where distilling helped, each level had over 0.7.
+
+def _uneven_levels(model: BaseModel, batches: list[dict]) -> list[str]:
+    """Return the teacher's recorders whose variance comes from few of the images.
+
+    PKD normalises by the variance of the batch. On images of 128 x 128 pixels the teacher's
+    coarsest level, 4 x 4 positions, had an effective share of 0.46, and distilling made the student
+    detect objects that were not there. On photographs of 256 x 256 pixels, where distilling helped,
+    each level had over 0.7.
     """
     shares: dict[str, list[float]] = {}
     for batch in batches:
@@ -248,12 +246,12 @@ def _uneven_levels(model: BaseModel, batches: list[dict]) -> list[str]:
 
 
 def effective_share_of_images(features: torch.Tensor) -> float:
-    r"""Return the effective share of a batch's images in its variance.
+    r"""Return the effective share of a batch's images that its variance comes from.
 
     With :math:`v_n` the mean square deviation of image :math:`n` from the mean of each channel
     over the batch, in units of that channel's variance, it is
-    :math:`(\sum_n v_n)^2 / (N \sum_n v_n^2)`: 1 where all images vary alike, 1 / N where one of
-    them is all of the variance.
+    :math:`(\sum_n v_n)^2 / (N \sum_n v_n^2)`: 1 if all images vary alike, 1 / N if the variance
+    is that of one image.
 
     Args:
         features (Tensor): Feature map, (N, C, H, W).
@@ -264,7 +262,7 @@ def effective_share_of_images(features: torch.Tensor) -> float:
 
 
 def _cache_mb(loader: DataLoader) -> float:
-    """What the images will take that transforms keep in each process that loads, in MB."""
+    """Return the size of the images that transforms will cache in all loading processes, in MB."""
     dataset = innermost_dataset(loader.dataset)
     size = 0.0
     for transform in getattr(dataset.pipeline, 'transforms', []):
@@ -279,7 +277,6 @@ def _hours(runner: Runner, step: dict[str, float]) -> float:
     epochs = runner.max_epochs
     distillation = Distillation.of(runner.cfg)
     detach = distillation.detach_epoch if distillation else None
-    # Without a hook that ends it a run distils to its end.
     detach = epochs if detach is None else min(epochs, detach)
     steps = len(runner.train_dataloader)
     seconds = steps * (detach * step['distilling'] + (epochs - detach) * step['detached'])

@@ -1,19 +1,14 @@
-"""From a folder of images and annotations to a distilled detector."""
+"""One command from a folder of images and annotations to a distilled detector."""
 
 import os
 import shlex
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
-from rtm_kd.checks.config import (
-    check_batch_size,
-    check_data_files,
-    check_datasets,
-    check_output_folder,
-    check_values,
-)
+from rtm_kd.checks.config import check_data_files, check_output_folder, check_values
 from rtm_kd.datasets.prepare import PreparedData, prepare_data
 from rtm_kd.datasets.write_configs import (
     SIZES,
@@ -24,9 +19,10 @@ from rtm_kd.datasets.write_configs import (
     published_weights,
     render_configs,
 )
-from rtm_kd.engine.runs import build_runner, quiet, temporary_run_config
+from rtm_kd.engine.runs import build_runner, check_training_data, quiet, temporary_run_config
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.utils import UsageError, load_config
+from rtm_kd.utils.build_errors import explain_build_errors
 from rtm_kd.utils.checkpoint import (
     check_start,
     class_names,
@@ -34,45 +30,97 @@ from rtm_kd.utils.checkpoint import (
     read_checkpoint,
     save_detector,
 )
-from rtm_kd.utils.errors import explain_build_errors, printable
 from rtm_kd.utils.files import atomic_write
 
 from .train import BEST, train
 
 COCO, COCO_PLAIN = 'coco', 'coco-plain'
 _STRIDE = 32  # of the coarsest level, in pixels
-# A teacher below this has hardly learnt anything itself.
-_POOR_MAP = 0.1
+_POOR_MAP = 0.1  # a teacher below this has little to teach
 
 
 @dataclass
-class DistillResult:
-    """What :func:`distill` has made.
+class Run:
+    """A training of the teacher, or of the student by distillation."""
 
-    Attributes:
-        configs (ConfigPaths): Where they are.
-        data (PreparedData): What they say of the data.
-        student_weights (Path): The distilled detector; after a dry run it is not there.
-    """
+    who: str  # 'teacher' or 'student'
+    config: Path
+    work_dir: Path
+    start: Optional[str]  # path or URL of the weights it starts from
 
-    configs: ConfigPaths
+    @property
+    def best(self) -> Path:
+        """The weights of its best epoch, missing until it is trained."""
+        return self.work_dir / BEST
+
+
+@dataclass
+class Plan:
+    """What a distillation writes and trains."""
+
     data: PreparedData
-    student_weights: Path
+    configs: ConfigPaths
+    texts: dict[Path, str]  # of the configs
+    runs: list[Run]  # the teacher's, if it is to be trained, and the student's
+    warnings: list[str]
+    title: str  # of the student
+    tools: str  # their folder, from the current one
+
+    def command(self, tool: str, *arguments: object) -> str:
+        """Return the command line of a tool, ready to paste."""
+        return shlex.join(['python', os.path.join(self.tools, tool), *map(str, arguments)])
 
 
 def distill(
+    say: Callable[[str], None],
+    amp: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    dry_run: bool = False,
+    **choices: Any,
+) -> Plan:
+    """Write the configs of a distillation on your own data, check them and train.
+
+    Args:
+        say (Callable[[str], None]): Called with each line for the user as soon as it is known.
+        amp (bool): Automatic mixed precision.
+        overwrite (bool): Replace configs that exist.
+        resume (bool): Resume interrupted runs.
+        dry_run (bool): Stop before the first training step.
+        choices: The data, models and schedule, as :func:`make_plan` takes them.
+
+    Raises:
+        ValueError: For anything that the user can fix, before training begins.
+    """
+    plan = make_plan(**choices)
+    for line in plan.data.messages:
+        say(line)
+    for warning in (*plan.data.warnings, *plan.warnings):
+        say(f'warning: {warning}')
+    changed = changed_configs(plan.texts, overwrite)
+    check_plan(plan, changed, resume)
+    for path, text in plan.texts.items():
+        if path in changed:
+            with atomic_write(path) as part:
+                part.write_text(text, encoding='utf-8')
+        say(f'{"written" if path in changed else "unchanged"}: {path}')
+    if dry_run:
+        options = ['--amp'] if amp else []
+        for run in plan.runs:
+            command = plan.command('train.py', run.config, '--work-dir', run.work_dir, *options)
+            say(f'to train the {run.who}: {command}')
+        command = plan.command('check.py', plan.configs.distillation, *options)
+        say(f'how long the student takes: {command}, once there is a teacher')
+    else:
+        run_plan(plan, say, amp, resume)
+    return plan
+
+
+def make_plan(
     data_root: str,
     student: str,
     teacher: str,
     templates: str,
-    train_ann: Optional[str] = None,
-    val_ann: Optional[str] = None,
-    train_img: Optional[str] = None,
-    val_img: Optional[str] = None,
-    classes: Optional[list[str]] = None,
-    val_fraction: Optional[float] = None,
-    seed: int = 0,
-    train_on_background: bool = False,
     teacher_ckpt: Optional[str] = None,
     student_ckpt: Optional[str] = None,
     train_teacher: bool = False,
@@ -81,47 +129,25 @@ def distill(
     batch_size: Optional[int] = None,
     lr: Optional[float] = None,
     num_workers: int = 2,
-    amp: bool = False,
     name: Optional[str] = None,
     work_dir: str = 'work_dirs',
     config_out: Optional[str] = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    dry_run: bool = False,
-) -> DistillResult:
-    """Write the configs of a distillation on one's own data, check them and train.
+    **data_options: Any,
+) -> Plan:
+    """Read the data and decide on configs and runs; write nothing but converted annotations.
 
-    What was trained already is not trained again. Prints what it does.
+    The arguments are the options of ``tools/distill.py``, whose ``--help`` describes them.
 
     Args:
-        data_root, train_ann, val_ann, train_img, val_img, classes, val_fraction, seed,
-            train_on_background: The data, as
-            :func:`~rtm_kd.datasets.prepare.prepare_data` takes them.
-        student, teacher (str): Sizes, of ``'tiny'``, ``'s'``, ``'m'``, ``'l'`` and ``'x'``.
         templates (str): The folder ``configs/custom_dataset``.
-        teacher_ckpt (str, optional): Path or URL of the teacher's weights, or ``'coco'`` for
-            the published ones. With ``train_teacher`` its training starts from them.
-        student_ckpt (str, optional): What the student starts from: path or URL, ``'coco'`` for
-            the published distilled weights where there are any, ``'coco-plain'`` for the others.
-        train_teacher (bool): Train a teacher on these data first.
-        epochs, batch_size, lr: As :func:`~.write_configs.choose_schedule` takes them.
-        img_size (int): Side of the square that the model sees, a multiple of 32 pixels.
-        num_workers (int): Processes that load images.
-        amp (bool): Automatic mixed precision.
-        name (str, optional): Of the data. Defaults to the name of its folder.
-        work_dir (str): Folder for a work dir of each run, named after its config, and for
-            annotations that had to be written, in ``<name>/annotations``.
-        config_out (str, optional): Folder for the configs. Defaults to ``configs/<name>``.
-        overwrite (bool): Replace configs that are there already.
-        resume (bool): Go on with a run that was begun.
-        dry_run (bool): Stop before the first training step.
+        data_options: See :func:`~rtm_kd.datasets.prepare.prepare_data`.
 
     Raises:
-        ValueError: For whatever the user can put right, before training begins.
+        ValueError: For anything that the user can fix.
     """
     name = name or Path(os.path.abspath(Path(data_root).expanduser())).name
     config_dir = Path(config_out or Path('configs', name))
-    _check_arguments(student, teacher, img_size, epochs=epochs, batch_size=batch_size, lr=lr)
+    _check_choices(student, teacher, img_size, epochs=epochs, batch_size=batch_size, lr=lr)
     check_output_folder('--config-out', config_dir)
     check_output_folder('--work-dir', work_dir)
     teacher_start, student_start = (
@@ -130,94 +156,80 @@ def distill(
     )
     if not train_teacher and teacher_start is None:
         raise UsageError(_no_teacher(teacher))
-    data = prepare_data(
-        data_root,
-        os.path.join(work_dir, name, 'annotations'),
-        train_ann,
-        val_ann,
-        train_img,
-        val_img,
-        classes,
-        val_fraction,
-        seed,
-        train_on_background,
-    )
-    images = data.num_train_images
-    student_schedule = schedule = choose_schedule(
-        images, batch_size, epochs, lr, pretrained=student_start is not None
-    )
-    if train_teacher:
-        schedule = choose_schedule(
-            images, batch_size, epochs, lr, pretrained=teacher_start is not None
-        )
-        # They share one; the lower one is for those that have learnt most of it already.
-        schedule.base_lr = max(schedule.base_lr, student_schedule.base_lr)
-    warnings = list(data.warnings)
-    if not train_teacher:
-        warnings += _teacher_warnings(teacher_ckpt, data.class_names)
-    for line in (*data.messages, *(f'warning: {warning}' for warning in warnings)):
-        print(printable(line))
-
-    paths = config_paths(config_dir, student, teacher, name)
-    teacher_run = Path(work_dir, paths.teacher.stem)
-    student_run = Path(work_dir, paths.distillation.stem)
+    data = prepare_data(data_root, os.path.join(work_dir, name, 'annotations'), **data_options)
+    configs = config_paths(config_dir, student, teacher, name)
+    trained = [('teacher', configs.teacher, teacher_start)] if train_teacher else []
+    trained.append(('student', configs.distillation, student_start))
+    runs = [Run(who, config, Path(work_dir, config.stem), start) for who, config, start in trained]
+    schedules = [
+        choose_schedule(data.num_train_images, batch_size, epochs, lr, run.start is not None)
+        for run in runs
+    ]
+    # Teacher and student share one learning rate: the higher one, for training from scratch.
+    schedules[0].base_lr = max(schedule.base_lr for schedule in schedules)
     texts = render_configs(
-        paths,
+        configs,
         data,
-        schedule,
-        student_schedule.epochs,
+        schedules[0],
+        schedules[-1].epochs,
         student,
         teacher,
-        str(teacher_run / BEST) if train_teacher else teacher_start,
+        str(runs[0].best) if train_teacher else teacher_start,
         Path(templates),
         img_size=img_size,
         num_workers=num_workers,
         teacher_start=teacher_start if train_teacher else None,
         student_start=student_start,
     )
-    changed = changed_configs(texts, overwrite)
-    _check_run(student_run, bool(changed), resume)
-    if train_teacher:
-        _check_run(teacher_run, paths.teacher in changed, resume)
-    if not (student_run / BEST).is_file():
-        _check_configs(
-            texts,
-            paths.distillation.name,
-            student_start,
-            teacher_start if train_teacher else None,
-            load_teacher=not train_teacher or (teacher_run / BEST).is_file(),
-        )
-    for path, text in texts.items():
-        if path in changed:
-            with atomic_write(path) as part:
-                part.write_text(text, encoding='utf-8')
-        print(f'{"written" if path in changed else "unchanged"}: {path}')
+    return Plan(
+        data,
+        configs,
+        texts,
+        runs,
+        [] if train_teacher else _teacher_warnings(teacher_ckpt, data.class_names),
+        f'RTMDet-{student}',
+        os.path.relpath(Path(templates).parents[1] / 'tools'),
+    )
 
-    runs = [(paths.teacher, teacher_run, 'teacher')] if train_teacher else []
-    runs.append((paths.distillation, student_run, 'student'))
-    result = DistillResult(paths, data, student_run / BEST)
-    if dry_run:
-        mixed = ['--amp'] if amp else []
-        for path, run, who in runs:
-            command = _command(templates, 'train.py', path, '--work-dir', run, *mixed)
-            print(f'to train the {who}: {command}')
-        command = _command(templates, 'check.py', paths.distillation, *mixed)
-        print(f'how long the student takes: {command}, once there is a teacher')
-        return result
-    scores = [_train(path, run, who, amp, resume) for path, run, who in runs]
+
+def check_plan(plan: Plan, changed: list[Path], resume: bool) -> None:
+    """Raise unless the work dirs are free, or to be resumed, and the configs can be built."""
+    for run in plan.runs:
+        begun = sorted(run.work_dir.glob('*.pth'))
+        if not begun:
+            continue
+        # The student depends on every config.
+        if run.config in changed or (run.who == 'student' and changed):
+            raise UsageError(
+                f'{run.work_dir} holds a run of another config ({begun[0].name}, ...); give '
+                'another --work-dir or --name, or remove it'
+            )
+        if not resume and not run.best.is_file():
+            raise UsageError(
+                f'{run.work_dir} holds an unfinished run ({begun[0].name}, ...); continue it with '
+                '--resume, or remove it'
+            )
+    if not plan.runs[-1].best.is_file():
+        _check_configs(plan)
+
+
+def run_plan(plan: Plan, say: Callable[[str], None], amp: bool, resume: bool) -> None:
+    """Train what is not trained yet, and say how well it does."""
+    scores = [_train(run, say, amp, resume) for run in plan.runs]
     if len(scores) == 2 and None not in scores and scores[1] >= scores[0]:
-        print(
+        options = ['--amp'] if amp else []
+        say(
             f'the student has caught up with its teacher, {scores[1]:.3f} to {scores[0]:.3f}: it '
             'may be better without. A larger model needs longer: train the teacher for more epochs '
-            f'({paths.teacher}), and see whether it helps: '
-            + _command(templates, 'compare.py', paths.distillation, *(['--amp'] if amp else []))
+            f'({plan.configs.teacher}), and see whether it helps: '
+            + plan.command('compare.py', plan.configs.distillation, *options)
         )
-    print(f'the distilled RTMDet-{student}: {result.student_weights}')
-    print(f'to test it: {_command(templates, "test.py", paths.student, result.student_weights)}')
-    return result
+    best = plan.runs[-1].best
+    say(f'the distilled {plan.title}: {best}')
+    say(f'to test it: {plan.command("test.py", plan.configs.student, best)}')
 
 
-def _check_arguments(student: str, teacher: str, img_size: int, **numbers: Optional[float]) -> None:
+def _check_choices(student: str, teacher: str, img_size: int, **numbers: Optional[float]) -> None:
     for option, size in (('--student', student), ('--teacher', teacher)):
         if size not in SIZES:
             raise UsageError(f'{option} must be one of {", ".join(SIZES)}, got "{size}"')
@@ -230,12 +242,6 @@ def _check_arguments(student: str, teacher: str, img_size: int, **numbers: Optio
         )
 
 
-def _command(templates: str, tool: str, *arguments: object) -> str:
-    """Return the command line of a tool, as it can be pasted here."""
-    tools = os.path.relpath(Path(templates).parents[1] / 'tools')
-    return shlex.join(['python', os.path.join(tools, tool), *map(str, arguments)])
-
-
 def _weights(checkpoint: Optional[str], size: str, distilled: bool = False) -> Optional[str]:
     if checkpoint not in (COCO, COCO_PLAIN):
         return checkpoint
@@ -245,11 +251,10 @@ def _weights(checkpoint: Optional[str], size: str, distilled: bool = False) -> O
 def _no_teacher(teacher: str) -> str:
     return (
         'there is no teacher. --train-teacher trains one on these data first, which takes longer '
-        'than the student; --teacher-ckpt FILE takes one that is trained already; --teacher-ckpt '
-        f'{COCO} takes the RTMDet-{teacher} that was published for COCO, of which only backbone '
-        'and neck are used: it was never trained on your data, and how well it teaches on them '
-        'nobody knows. --train-teacher --teacher-ckpt '
-        f'{COCO} trains one that starts from there'
+        'than the student; --teacher-ckpt FILE uses one that you have trained; --teacher-ckpt '
+        f'{COCO} uses the RTMDet-{teacher} published for COCO, of which only backbone and neck are '
+        'used: it has never seen your data, so how well it teaches on them is unknown. '
+        f'--train-teacher --teacher-ckpt {COCO} trains one that starts from there'
     )
 
 
@@ -270,69 +275,41 @@ def _teacher_warnings(checkpoint: str, classes: list[str]) -> list[str]:
     ]
 
 
-def _check_run(run: Path, other_config: bool, resume: bool) -> None:
-    """Raise unless a work dir is empty, finished, or one to go on in."""
-    begun = sorted(run.glob('*.pth'))
-    if not begun:
-        return
-    if other_config:
-        raise UsageError(
-            f'{run} holds a run of another config ({begun[0].name}, ...); give another --work-dir '
-            'or --name, or remove it'
-        )
-    if not resume and not (run / BEST).is_file():
-        raise UsageError(
-            f'{run} holds a run that was begun ({begun[0].name}, ...); go on with --resume, or '
-            'remove it'
-        )
-
-
-def _check_configs(
-    texts: dict[Path, str],
-    distillation: str,
-    student_start: Optional[str],
-    teacher_start: Optional[str],
-    load_teacher: bool,
-) -> None:
-    """Build everything that a distillation's config describes, and leave nothing behind."""
+def _check_configs(plan: Plan) -> None:
+    """Build everything that the distillation's config describes, and leave nothing behind."""
     with tempfile.TemporaryDirectory() as folder, explain_build_errors(), quiet():
-        for path, text in texts.items():
+        for path, text in plan.texts.items():
             Path(folder, path.name).write_text(text, encoding='utf-8')
-        cfg = load_config(os.path.join(folder, distillation))
+        cfg = load_config(os.path.join(folder, plan.configs.distillation.name))
         check_values(cfg)
         check_data_files(cfg, 'train', 'val')
         cfg = temporary_run_config(cfg, folder)
         cfg.log_level = 'WARNING'
         runner = build_runner(cfg)
-        check_datasets(runner, 'train', 'val')
-        check_batch_size(runner)
-        if student_start is not None:
-            check_start(student_start, runner.model.student, 'the student')
-        if teacher_start is not None:
-            check_start(teacher_start, runner.model.teacher, 'the teacher')
-        if load_teacher:
+        check_training_data(runner)
+        for run in plan.runs:
+            if run.start is not None:
+                check_start(run.start, getattr(runner.model, run.who), f'the {run.who}')
+        teacher = plan.runs[0]
+        if teacher.who == 'student' or teacher.best.is_file():
+            # Reads the teacher's checkpoint.
             runner.model.init_weights()
 
 
-def _train(path: Path, run: Path, who: str, amp: bool, resume: bool) -> Optional[float]:
+def _train(run: Run, say: Callable[[str], None], amp: bool, resume: bool) -> Optional[float]:
     """Train unless that is done, and return the best mAP; None if it was done before."""
-    if (run / BEST).is_file():
-        print(f'the {who} is trained already: {run / BEST}')
+    if run.best.is_file():
+        say(f'the {run.who} is trained already: {run.best}')
         return None
-    print(f'training the {who}: {path}, into {run}', flush=True)
-    runner = train(
-        str(path),
-        work_dir=str(run),
-        amp=amp,
-        resume='auto' if resume else None,
-    )
-    if not (run / BEST).is_file():
-        # No box was ever found, so that no epoch was the best.
-        save_detector(read_checkpoint(newest_checkpoint(str(run))), run / BEST)
+    say(f'training the {run.who}: {run.config}, into {run.work_dir}')
+    runner = train(str(run.config), str(run.work_dir), amp=amp, resume='auto' if resume else None)
+    if not run.best.is_file():
+        # No box was ever found, so no epoch was the best.
+        save_detector(read_checkpoint(newest_checkpoint(str(run.work_dir))), run.best)
     score = runner.message_hub.runtime_info.get('best_score', 0.0)
-    print(f'the {who} has a val mAP of {score:.3f}: {run / BEST}')
-    if who == 'teacher' and score < _POOR_MAP:
-        print(
+    say(f'the {run.who} has a val mAP of {score:.3f}: {run.best}')
+    if run.who == 'teacher' and score < _POOR_MAP:
+        say(
             f'warning: a teacher with a mAP of {score:.3f} has little to teach; train it longer or '
             f'from other weights (--teacher-ckpt {COCO}) before you distil from it'
         )

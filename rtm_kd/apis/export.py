@@ -1,8 +1,9 @@
+"""Exporting a detector as one file to ship."""
+
 import hashlib
 import importlib.metadata
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,12 +12,14 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 
+from rtm_kd.checks.config import check_output_folder
 from rtm_kd.checks.pipelines import shaping_of
 from rtm_kd.deploy import DetectionNetwork, Selection, to_onnx, to_torchscript
 from rtm_kd.deploy.onnx_graph import import_onnx
 from rtm_kd.models.distillation import use_student
 from rtm_kd.registry import DATASETS, MODELS
 from rtm_kd.utils import UsageError, load_config
+from rtm_kd.utils.build_errors import explain_build_errors
 from rtm_kd.utils.checkpoint import (
     check_state_dict,
     class_names,
@@ -24,14 +27,13 @@ from rtm_kd.utils.checkpoint import (
     student_state_dict,
 )
 from rtm_kd.utils.config import get_value, innermost_dataset
-from rtm_kd.utils.errors import explain_build_errors
 from rtm_kd.utils.files import atomic_write
 from rtm_kd.utils.internals import normalises, swaps_channels
 from rtm_kd.version import __version__
 
-#: Format -> how its files end.
+#: Format -> file extension.
 FORMATS = dict(pth='.pth', onnx='.onnx', torchscript='.pt')
-# The share of the padding that is on the left and above.
+# Share of the padding on the left and above.
 _CENTERING = {'below and on the right': [0.0, 0.0], 'on all sides': [0.5, 0.5]}
 
 
@@ -48,30 +50,17 @@ def export(
 ) -> Path:
     """Write a detector, or the student of a distillation, as one file to ship.
 
-    The weights are the checkpoint's ``state_dict``, where MMEngine puts the averaged ones if the
-    training had an EMA. The file says in itself what :func:`describe` returns.
+    The weights are those in the checkpoint's ``state_dict``: the averaged ones if the training had
+    an EMA. The file contains what :func:`describe` returns.
 
-    Args:
-        config (str): Path of the config of the detector or of the distillation.
-        checkpoint (str): Path or URL. Every one of its weights must fit.
-        format (str): ``'pth'``, ``'onnx'`` or ``'torchscript'``.
-        out_path (str, optional): Folder for ``<name of the config>-<hash>.<format>``; the hash
-            is the first eight digits of the file's SHA-256. Defaults to the folder of the
-            checkpoint.
-        half (bool): Weights, and their computation, in float16.
-        with_nms (bool): The detections of each image, as the config's ``test_cfg`` selects
-            them, instead of the boxes and scores of all priors.
-        dynamic (bool): Any number of images, of any size that is a multiple of 32, instead of
-            one of the config's.
-        licence (str, optional): What the file says of its licence. Defaults to what is known:
-            the licence of the package that the network comes from.
-        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
+    The arguments are the options of ``tools/export.py``, whose ``--help`` describes them.
 
     Returns:
-        Path: The file written. It is there as a whole or not at all.
+        Path: The file, written atomically: ``<name of the config>-<hash>`` with the first eight
+        digits of its SHA-256.
 
     Raises:
-        ValueError: For whatever the user can put right.
+        ValueError: For anything that the user can fix.
     """
     if format not in FORMATS:
         raise UsageError(f'the format must be one of {", ".join(FORMATS)}, got {format!r}')
@@ -82,39 +71,43 @@ def export(
         )
     if format == 'onnx':
         import_onnx()
-    folder = Path(out_path) if out_path else Path(checkpoint).parent
-    if '://' in checkpoint and not out_path:
-        folder = Path()
-    _check_folder(folder)
+    folder = Path(out_path or ('' if '://' in checkpoint else Path(checkpoint).parent))
+    check_output_folder('--out-path', folder)
     cfg, model, content = load_student(config, checkpoint, cfg_options)
     facts = describe(cfg, model, content, licence)
     if half:
         facts['precision'] = 'float16'
     if format == 'pth':
-        data = _weights(model, content, facts, half)
+        data = _checkpoint(model, content, facts, half)
     else:
-        network = DetectionNetwork(model, half)
-        selection = None
-        if with_nms:
-            head = model.bbox_head
-            selection = Selection.from_test_cfg(head.test_cfg, head.num_classes)
-            facts['nms'] = vars(selection)
-        size = facts['input_size']
-        if any(side % 32 for side in size):
-            raise UsageError(
-                f'the config tests on images of {size[0]}x{size[1]} pixels, and the network needs '
-                'multiples of 32; change the size in its test_pipeline'
-            )
-        write = to_onnx if format == 'onnx' else to_torchscript
-        as_text = {name: json.dumps(value) for name, value in facts.items()}
-        if format == 'torchscript':
-            as_text = {'metadata.json': json.dumps(facts, indent=1)}
-        data = write(network, size, selection, dynamic, as_text)
+        data = _network(model, format, facts, half, with_nms, dynamic)
     digest = hashlib.sha256(data).hexdigest()[:8]
     target = folder / f'{Path(config).stem}-{digest}{FORMATS[format]}'
     with atomic_write(target) as part:
         part.write_bytes(data)
     return target
+
+
+def _network(
+    model: BaseModel, format: str, facts: dict[str, Any], half: bool, with_nms: bool, dynamic: bool
+) -> bytes:
+    size = facts['input_size']
+    if any(side % 32 for side in size):
+        raise UsageError(
+            f'the config tests on images of {size[0]}x{size[1]} pixels, and the network needs '
+            'multiples of 32; change the size in its test_pipeline'
+        )
+    network = DetectionNetwork(model, half)
+    selection = None
+    if with_nms:
+        head = model.bbox_head
+        selection = Selection.from_test_cfg(head.test_cfg, head.num_classes)
+        facts['nms'] = vars(selection)
+    if format == 'onnx':
+        as_text = {name: json.dumps(value) for name, value in facts.items()}
+        return to_onnx(network, size, selection, dynamic, as_text)
+    as_text = {'metadata.json': json.dumps(facts, indent=1)}
+    return to_torchscript(network, size, selection, dynamic, as_text)
 
 
 def load_student(
@@ -128,8 +121,8 @@ def load_student(
         cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
 
     Returns:
-        tuple[Config, BaseModel, dict]: The config, of the detector; the detector, in eval mode; and
-        what else the checkpoint holds, see :func:`rtm_kd.utils.checkpoint.read_checkpoint`.
+        tuple[Config, BaseModel, dict]: The detector's config, the detector in eval mode, and the
+        content of the checkpoint.
 
     Raises:
         ValueError: If either can't be read, or the weights don't fit.
@@ -149,29 +142,29 @@ def load_student(
 def describe(
     cfg: Config, model: BaseModel, content: dict[str, Any], licence: Optional[str] = None
 ) -> dict[str, Any]:
-    """Return what whoever runs a detector has to know.
+    """Return what a program needs to know to run a detector.
 
     Args:
-        cfg (Config): The whole config, of a detector.
+        cfg (Config): The detector's whole config.
         model (BaseModel): The detector.
-        content (dict): What :func:`rtm_kd.utils.checkpoint.read_checkpoint` returns.
-        licence (str, optional): In place of what is known of it.
+        content (dict): Returned by :func:`rtm_kd.utils.checkpoint.read_checkpoint`.
+        licence (str, optional): Overrides the licence of the network's package.
 
     Returns:
         dict: ``classes`` in the order of the labels; ``input_size`` as width and height;
         ``resizing``, ``'as it is'`` or ``'stretched'``; ``padding``, ``'below and on the right'``,
-        ``'on all sides'`` or None; ``centering``, the same as Pillow's ``ImageOps.pad`` takes it,
-        and ``padding_colour``; ``colours`` of the input; ``mean`` and ``std`` of the normalisation,
-        in the order of these; ``precision``, ``licence`` and ``made_by``.
+        ``'on all sides'`` or None; ``centering``, the padding as an argument of Pillow's
+        ``ImageOps.pad``, and ``padding_colour``; ``colours``, the channel order of the input, of
+        ``mean`` and of ``std``; ``precision``, ``licence`` and ``made_by``.
 
     Raises:
-        ValueError: If config and checkpoint don't tell the size of the images or the classes.
+        ValueError: If config and checkpoint do not define the size of the images or the classes.
     """
     shaping = shaping_of(cfg, 'test')
     if shaping.size is None or shaping.shape is None:
         raise UsageError(
-            "the config's test_dataloader does not say to which size it brings images; give its "
-            'pipeline a LetterResize, or a Resize and a Pad'
+            "the config's test_dataloader does not resize images to one size; give its pipeline a "
+            'LetterResize, or a Resize and a Pad'
         )
     preprocessor = model.data_preprocessor
     mean = std = None
@@ -223,7 +216,9 @@ def _licence_of(package: str) -> str:
     return about.get('License-Expression') or about.get('License') or 'of unknown licence'
 
 
-def _weights(model: BaseModel, content: dict[str, Any], facts: dict[str, Any], half: bool) -> bytes:
+def _checkpoint(
+    model: BaseModel, content: dict[str, Any], facts: dict[str, Any], half: bool
+) -> bytes:
     state_dict = model.state_dict()
     if half:
         # The levels of RTMDet's head share convolutions: a tensor of several names stays one.
@@ -235,8 +230,9 @@ def _weights(model: BaseModel, content: dict[str, Any], facts: dict[str, Any], h
             state_dict[name] = halves[key]
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     known = meta.get('dataset_meta')
-    known = known if isinstance(known, dict) else {}
-    meta['dataset_meta'] = {**known, 'classes': tuple(facts['classes'])}
+    meta['dataset_meta'] = dict(
+        known if isinstance(known, dict) else {}, classes=tuple(facts['classes'])
+    )
     file = io.BytesIO()
     torch.save(dict(meta=dict(meta, export=facts), state_dict=state_dict), file)
     return file.getvalue()
@@ -247,18 +243,5 @@ def _halved(name: str, value: torch.Tensor) -> torch.Tensor:
         return value
     half = value.half()
     if value.isfinite().all() and not half.isfinite().all():
-        raise UsageError(f'--half: {name} leaves the range of float16; leave --half out')
+        raise UsageError(f'--half: {name} exceeds the range of float16; leave --half out')
     return half
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise before the work begins unless the folder can be written."""
-    probe = folder / f'.{os.getpid()}.part'
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"{folder} can't be written ({error.strerror}); name another folder with --out-path"
-        ) from error

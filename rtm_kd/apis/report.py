@@ -1,3 +1,5 @@
+"""The HTML report on one training or several."""
+
 import datetime
 import os
 from collections.abc import Sequence
@@ -26,23 +28,23 @@ def report(
     images: int = 4,
     device: str = 'cpu',
 ) -> Path:
-    """Write a page on one training, or on several side by side: curves, pictures and settings.
+    """Write a page on one or several trainings: curves, pictures and settings.
 
     Args:
-        work_dirs (Sequence[str]): Their work dirs. The runs may be at work, done or dead, with
-            or without a teacher.
+        work_dirs (Sequence[str]): Their work dirs. The runs may be running, finished or killed,
+            with or without a teacher.
         out (str, optional): The file to write. Defaults to ``report.html`` in the first work dir.
         plain (str, optional): Work dir of the student without a teacher, to compare with.
-        images (int): Validation images to show what the detectors find and attend to on, the
-            worst of twenty times as many; 0 for none.
-        device (str): Where the detectors run.
+        images (int): Validation images on which to show detections and attention, the worst of
+            twenty times as many; 0 for none.
+        device (str): Device that the detectors run on.
 
     Returns:
-        Path: The file. It needs nothing but itself, and has no scripts.
+        Path: The file, self-contained and without scripts.
 
     Raises:
-        ValueError: If a work dir has no log of MMEngine, the page can't be written, or there is
-            no such device.
+        ValueError: If a work dir has no log of MMEngine, the page can't be written, or the device
+            does not exist.
     """
     if images < 0:
         raise UsageError(f'the number of images must be 0 or more, got {images}')
@@ -84,7 +86,7 @@ def _runs(work_dirs: Sequence[str], plain: Optional[str]) -> list[Run]:
         if work_dir in teachers:
             colour = 'teacher'
         else:
-            # A plain run keeps the colour of plain runs while there is one.
+            # A plain run gets the colour of plain runs if it is not taken.
             favourite = 'distilled' if work_dir.distils else 'plain'
             colours = colours or list(_COLOURS)
             colour = favourite if favourite in colours else colours[0]
@@ -103,7 +105,7 @@ def _runs(work_dirs: Sequence[str], plain: Optional[str]) -> list[Run]:
 
 
 def _short_name(work_dir: WorkDir, found: Sequence[WorkDir]) -> str:
-    """As much of the end of a path as tells it from the others."""
+    """Return the shortest end of a path that none of the others has."""
     others = [other.path.resolve().parts for other in found if other is not work_dir]
     parts = work_dir.path.resolve().parts
     for length in range(1, len(parts) + 1):
@@ -115,6 +117,6 @@ def _short_name(work_dir: WorkDir, found: Sequence[WorkDir]) -> str:
 def _check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown, or not in this torch or machine
+    except (RuntimeError, AssertionError) as error:  # unknown, or missing in this torch or machine
         reason = str(error).strip().split('\n')[0]
         raise UsageError(f'--device {device}: {reason}') from error

@@ -1,8 +1,10 @@
+"""Evaluation of a detector, or of a distillation's student."""
+
 from pathlib import Path
 from typing import Any, Optional
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.evaluator import DumpResults
 
 from rtm_kd.checks.config import check_data_files, check_values
@@ -29,36 +31,22 @@ def test(
 ) -> dict[str, float]:
     """Evaluate a detector, or the student of a distillation.
 
-    With a distillation's config the student is built alone, and either its own checkpoint
-    or the distillation's will do. The teacher is not needed.
-
-    Args:
-        config (str): Path of the config.
-        checkpoint (str): Path or URL of the weights. Every one of them must fit.
-        work_dir (str, optional): As in :func:`rtm_kd.apis.train`.
-        out (str, optional): File for the raw predictions, ``.pkl``.
-        json_prefix (str, optional): Write predictions for a test server instead of
-            evaluating them.
-        show (bool): Show each image with its detections.
-        show_dir (str, optional): Save them under ``work_dir/<time>/<show_dir>``.
-        wait_time (float): Seconds that each is shown.
-        tta (bool): Test-time augmentation, as the config describes it.
-        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
-        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+    The arguments are the options of ``tools/test.py``, whose ``--help`` describes them. Of a
+    distillation only the student is built; all weights of the checkpoint must fit.
 
     Returns:
         dict[str, float]: The metrics.
 
     Raises:
-        ValueError: For whatever the user can put right.
+        ValueError: For anything that the user can fix.
     """
     cfg = load_config(config, cfg_options)
     check_values(cfg)
     set_work_dir(cfg, config, work_dir)
     cfg.launcher = launcher
-    if out is not None and not out.endswith(('.pkl', '.pickle')):
-        raise UsageError(f'--out must end in .pkl or .pickle, got {out}')
     if out is not None:
+        if not out.endswith(('.pkl', '.pickle')):
+            raise UsageError(f'--out must end in .pkl or .pickle, got {out}')
         check_can_write(Path(out), '--out')
     check_data_files(cfg, 'test')
     state_dict = student_state_dict(read_checkpoint(checkpoint)['state_dict'])
@@ -69,20 +57,16 @@ def test(
     if json_prefix is not None:
         cfg.test_evaluator.update(format_only=True, outfile_prefix=json_prefix)
     if tta:
-        _use_tta(cfg)
+        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+            raise UsageError('--tta needs tta_model and tta_pipeline in the config')
+        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+        dataset = innermost_dataset(cfg.test_dataloader.dataset)
+        dataset.pipeline = cfg.tta_pipeline
+        if 'batch_shapes_cfg' in dataset:
+            # It fixes the size of the images, which the augmentation changes.
+            dataset.batch_shapes_cfg = None
     runner = build_test_runner(cfg, state_dict, checkpoint)
     if out is not None:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
     with log_run_errors(runner):
         return runner.test()
-
-
-def _use_tta(cfg: Config) -> None:
-    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-        raise UsageError('--tta needs tta_model and tta_pipeline in the config')
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset = innermost_dataset(cfg.test_dataloader.dataset)
-    if 'batch_shapes_cfg' in dataset:
-        # It fixes the size of the image, which the augmentation changes.
-        dataset.batch_shapes_cfg = None
-    dataset.pipeline = cfg.tta_pipeline

@@ -21,8 +21,8 @@ from .images import check_images, name_faulty_images
 from .pipelines import shaping_of
 
 COCO_REMEDY = (
-    'for COCO, see "Getting COCO" in the README; for your own data set data_root, '
-    'and the ann_file and data_prefix of the dataloaders'
+    'for COCO, see docs/coco.md; for your own data set data_root, and the ann_file and data_prefix '
+    'of the dataloaders'
 )
 
 

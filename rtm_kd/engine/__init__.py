@@ -1,21 +1,5 @@
-from .hooks import (
-    CheckRanksHook,
-    DistillationLossDetachHook,
-    DistillationWatchHook,
-    FeatureVisualizationHook,
-    FiniteLossHook,
-    LoadStudentHook,
-    SaveOnTerminationHook,
-)
-from .optimizers import CpuAmpOptimWrapper
+"""Hooks, the optimizer wrapper, and what surrounds a run."""
 
-__all__ = [
-    'CheckRanksHook',
-    'CpuAmpOptimWrapper',
-    'DistillationLossDetachHook',
-    'DistillationWatchHook',
-    'FeatureVisualizationHook',
-    'FiniteLossHook',
-    'LoadStudentHook',
-    'SaveOnTerminationHook',
-]
+from . import hooks, optimizers
+
+__all__ = ['hooks', 'optimizers']

@@ -1,4 +1,4 @@
-"""The learning rate of a recipe belongs to its batch: scale it to another one, or point it out."""
+"""The learning rate for another batch size than the recipe's: scaling it, or a warning."""
 
 import logging
 
@@ -13,13 +13,13 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     """Let MMEngine scale the learning rate by the images of a step, as MMDetection does.
 
     Raises:
-        ValueError: If the config does not say how many images its learning rate is for, or how
-            many a process loads.
+        ValueError: If the config does not give the batch size of its learning rate, or of a
+            process.
     """
     if (cfg.get('auto_scale_lr') or {}).get('base_batch_size') is None:
         raise UsageError(
-            '--auto-scale-lr: the config does not say for how many images a step its learning '
-            'rate is; add auto_scale_lr=dict(base_batch_size=...)'
+            '--auto-scale-lr: the config does not give the images a step that its learning rate is '
+            'for; add auto_scale_lr=dict(base_batch_size=...)'
         )
     if 'batch_size' not in (cfg.get('train_dataloader') or {}):
         raise UsageError('--auto-scale-lr: the config has no train_dataloader.batch_size')
@@ -27,13 +27,13 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 
 def check_learning_rate(runner: Runner, chosen: bool = False) -> None:
-    """Warn of a learning rate that is for another batch, where it is not going to be scaled.
+    """Warn if the learning rate is for another batch size and will not be scaled.
 
-    Of a run that is resumed nothing is scaled: the learning rate is in its checkpoint.
+    A resumed run is not scaled either: it takes the learning rate from its checkpoint.
 
     Args:
-        runner (Runner): With its training data built. Of ``auto_scale_lr`` it gets what MMEngine
-            leaves out, the batches that are accumulated for a step.
+        runner (Runner): With its training data built. Its ``auto_scale_lr`` is corrected for
+            accumulated batches, which MMEngine ignores.
         chosen (bool): Whether the user has set the learning rate for this run: no warning.
     """
     cfg = runner.cfg

@@ -1,4 +1,4 @@
-"""What surrounds a run: its work dir, its runner, what is told when it fails."""
+"""Setting up a run: work dir, mixed precision, runner, logging and cleaning up on errors."""
 
 import copy
 import logging
@@ -17,15 +17,16 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import Tensor
 
-from rtm_kd.checks.config import check_datasets, check_output_folder
+from rtm_kd.checks.config import check_batch_size, check_datasets, check_output_folder
+from rtm_kd.utils.build_errors import explain_build_errors
 from rtm_kd.utils.checkpoint import check_state_dict
-from rtm_kd.utils.errors import RunError, UsageError, explain_build_errors, process_rank
+from rtm_kd.utils.errors import RunError, UsageError, process_rank
 from rtm_kd.utils.files import locked
 from rtm_kd.utils.internals import unwrap_model
 
 
 def set_work_dir(cfg: Config, config: str, work_dir: Optional[str]) -> None:
-    """Set ``cfg.work_dir``: the argument, else the config's own, else from its name.
+    """Set ``cfg.work_dir``: to the argument, else leave the config's own, else by its name.
 
     Raises:
         ValueError: If nothing can be written there.
@@ -38,12 +39,10 @@ def set_work_dir(cfg: Config, config: str, work_dir: Optional[str]) -> None:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Turn the optimizer wrapper into its mixed-precision twin.
-
-    On a GPU that is MMEngine's, in float16 with a scaler; on a CPU ours, in bfloat16.
+    """Use a mixed-precision optimizer wrapper: MMEngine's float16 on a GPU, our bfloat16 on a CPU.
 
     Raises:
-        ValueError: If it is another kind of optimizer wrapper.
+        ValueError: If the config has another kind of optimizer wrapper.
     """
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')
@@ -59,14 +58,11 @@ def enable_amp(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner of a config under a name that no other run of this process has.
+    """Build the runner of a config, which is not changed, under a unique name.
 
-    MMEngine has one logger, message hub and visualizer of a name. It names them after the config
-    and the second, most visualizers after nothing at all, so that a run would write into the log
-    and the folder of one that began in the same second, or before it.
-
-    Args:
-        cfg (Config): The whole config. It stays as it is.
+    MMEngine shares loggers, message hubs and visualizers of one name. It names them after the
+    config and the second, and visualizers alike, so a run could write into the log and folder of
+    another run of this process.
     """
     cfg = copy.deepcopy(cfg)
     name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
@@ -76,13 +72,19 @@ def build_runner(cfg: Config) -> Runner:
     return Runner.from_cfg(cfg)
 
 
+def check_training_data(runner: Runner) -> None:
+    """Raise unless a runner's training and validation data can be used."""
+    check_datasets(runner, 'train', 'val')
+    check_batch_size(runner)
+
+
 def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: str) -> Runner:
-    """Return a runner that is ready to test, with the weights in its model.
+    """Return a runner that is ready to test a detector.
 
     Args:
-        cfg (Config): The whole config, of a detector.
-        state_dict (dict[str, Tensor]): The weights. Every one of them must fit.
-        checkpoint (str): Where they came from, for messages.
+        cfg (Config): The detector's whole config.
+        state_dict (dict[str, Tensor]): Its weights. All of them must fit.
+        checkpoint (str): Path or URL of the weights, for messages.
 
     Raises:
         ValueError: If the model can't be built, or the data or the weights don't fit it.
@@ -91,7 +93,7 @@ def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: st
         runner = build_runner(cfg)
         check_datasets(runner, 'test')
         model = unwrap_model(runner.model)
-        # Test-time augmentation is a model around the model.
+        # Test-time augmentation wraps the model in another one.
         model = getattr(model, 'module', model)
         check_state_dict(state_dict, model.state_dict(), checkpoint, 'the model of the config')
         model.load_state_dict(state_dict)
@@ -99,10 +101,10 @@ def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: st
 
 
 def temporary_run_config(cfg: Config, folder: str) -> Config:
-    """Return a config whose run leaves nothing outside a folder, and no log."""
+    """Return a config whose run writes into this folder only, and no log."""
     cfg = copy.deepcopy(cfg)
     cfg.update(work_dir=folder, log_level='ERROR')
-    # MMYOLO has none, of which MMEngine warns when it looks there first.
+    # MMEngine looks for one in MMYOLO first, and warns that there is none.
     cfg.log_processor = dict(type='LogProcessor', _scope_='mmengine')
     if isinstance(cfg.get('visualizer'), dict):
         cfg.visualizer.vis_backends = None
@@ -111,9 +113,9 @@ def temporary_run_config(cfg: Config, folder: str) -> Config:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let only warnings through, such as those of the annotations."""
+    """Suppress messages below warnings, such as those about annotations."""
     logging.disable(logging.INFO)
-    # It prints how it reads each file. Not into another stdout: a logger would take that too.
+    # It prints what it reads. Redirecting stdout would also catch loggers.
     pycocotools.coco.print = lambda *args: None
     try:
         yield
@@ -126,19 +128,19 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def lock_work_dir(work_dir: str) -> Iterator[None]:
-    """Keep other runs out of a work dir: of a distributed run the first process does."""
+    """Keep other runs out of a work dir; in a distributed run rank 0 holds the lock."""
     if process_rank() != '0':
         yield
         return
     os.makedirs(work_dir, exist_ok=True)
-    refusal = f'another run is at work in {work_dir}; wait for it, or give another --work-dir'
+    refusal = f'another run is using {work_dir}; wait for it, or give another --work-dir'
     with locked(Path(work_dir), refusal):
         yield
 
 
 @contextmanager
 def remove_new_work_dir_on_error(work_dir: str) -> Iterator[None]:
-    """Leave no work dir behind a run that could not begin, if it was not there before."""
+    """Remove the work dir of a run that could not start, unless it existed before."""
     existed = os.path.exists(work_dir)
     try:
         yield
@@ -151,7 +153,7 @@ def remove_new_work_dir_on_error(work_dir: str) -> Iterator[None]:
 
 @contextmanager
 def log_run_errors(runner: Runner) -> Iterator[None]:
-    """Log what ends a run: in its file, and on the terminal whichever process it is."""
+    """Write the error that ends a run into its log, from any rank."""
     try:
         yield
     except RunError as error:

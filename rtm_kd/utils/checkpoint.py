@@ -1,3 +1,5 @@
+"""Reading, finding, checking and converting checkpoints."""
+
 import io
 import logging
 import os
@@ -20,7 +22,7 @@ from .files import atomic_write
 STUDENT_PREFIX = 'architecture.'
 # A file that OpenMMLab published: <date>_<time>-<hash>.pth
 _PUBLISHED = re.compile(r'_\d{8}_\d{6}-[0-9a-f]{8}\.pth$')
-# Names in the neck of MMDetection's RTMDet -> MMYOLO's, in which neck.<name> begins.
+# Modules in the neck of MMDetection's RTMDet -> MMYOLO's names.
 _MMDET_NECK = {
     'reduce_layers.0': 'reduce_layers.2',
     'reduce_layers.1': 'top_down_layers.0.1',
@@ -39,10 +41,10 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         checkpoint (str): Path or URL.
 
     Returns:
-        dict: What the file holds, with the weights in ``'state_dict'``: name -> tensor.
+        dict: The content of the file, with the weights in ``'state_dict'``: name -> tensor.
 
     Raises:
-        ValueError: If there is no such file, it can't be downloaded, or it is no checkpoint.
+        ValueError: If the file is missing, can't be downloaded or is not a checkpoint.
     """
     if '://' not in checkpoint and not os.path.isfile(checkpoint):
         raise UsageError(f'there is no checkpoint file {checkpoint}')
@@ -57,7 +59,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         ) from error
     except pickle.UnpicklingError as error:
         raise UsageError(str(error)) from error
-    except Exception as error:  # what torch raises on a foreign file differs by file and version
+    except Exception as error:  # torch raises anything on a foreign file
         reason = str(error).strip().split('\n')[0]
         raise UsageError(f"{checkpoint} can't be read as a checkpoint ({reason})") from error
     if isinstance(content, dict) and 'state_dict' not in content:
@@ -70,7 +72,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         or not isinstance(content.get('meta', {}), dict)
     ):
         raise UsageError(f'{checkpoint} holds no weights, so it is not a checkpoint of a model')
-    # Left by a model that was saved inside DistributedDataParallel.
+    # A model that was saved inside DistributedDataParallel has the prefix.
     content['state_dict'] = {
         name.removeprefix('module.'): value for name, value in state_dict.items()
     }
@@ -78,14 +80,11 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
 
 
 def class_names(metainfo: Any) -> Optional[list[str]]:
-    """Return the names of the classes, in the order of their labels.
+    """Return the class names in the order of their labels, None if there is no list of names.
 
     Args:
-        metainfo: The ``dataset_meta`` of a checkpoint's ``meta``, or the metainfo of a dataset; of
-            a stranger's file anything.
-
-    Returns:
-        list[str] | None: None if it holds no list of names.
+        metainfo: A dataset's metainfo, or ``dataset_meta`` of a checkpoint's ``meta``, which can be
+            anything in an untrusted file.
     """
     names = metainfo.get('classes') if isinstance(metainfo, dict) else None
     named = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
@@ -93,10 +92,9 @@ def class_names(metainfo: Any) -> Optional[list[str]]:
 
 
 def checkpoints_newest_first(work_dir: str) -> list[Path]:
-    """Return the checkpoints of a work dir, whether they can be read or not.
+    """Return the checkpoints of a work dir, readable or not.
 
-    The one that MMEngine noted in ``last_checkpoint`` comes first, then the others by the
-    time of their writing.
+    The one in MMEngine's ``last_checkpoint`` comes first, then the others by modification time.
     """
     paths = sorted(Path(work_dir).glob('*.pth'), key=os.path.getmtime, reverse=True)
     try:
@@ -109,13 +107,9 @@ def checkpoints_newest_first(work_dir: str) -> list[Path]:
 
 
 def newest_checkpoint(work_dir: str) -> Optional[str]:
-    """Return the newest checkpoint of a work dir that a run can go on from.
+    """Return the path of the newest checkpoint that a run can resume from, None if there is none.
 
-    Of those in :func:`checkpoints_newest_first` one that can't be read is passed over with a
-    warning.
-
-    Returns:
-        str | None: Its path, None if the work dir has no checkpoint.
+    Checkpoints that can't be read are skipped with a warning.
 
     Raises:
         ValueError: If there are checkpoints and none can be read.
@@ -132,14 +126,14 @@ def newest_checkpoint(work_dir: str) -> Optional[str]:
             return str(path)
     if torn:
         raise UsageError(
-            f'none of the checkpoints in {work_dir} can be read: {", ".join(torn)}; begin anew '
+            f'none of the checkpoints in {work_dir} can be read: {", ".join(torn)}; start again '
             'without --resume, in another work dir'
         )
     return None
 
 
 def student_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the student's weights out of a distillation's, a plain model's as they are."""
+    """Return the student's weights of a distillation, or those of a plain model unchanged."""
     return {
         name.removeprefix(STUDENT_PREFIX): value
         for name, value in state_dict.items()
@@ -148,10 +142,9 @@ def student_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.T
 
 
 def from_mmdet_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights of an RTMDet of MMDetection under MMYOLO's names, others as they are.
+    """Rename the weights of MMDetection's RTMDet to MMYOLO's names; return others unchanged.
 
-    Backbone and neck are the same modules in both; MMYOLO names those of the neck in another
-    way, and its head's with ``head_module``.
+    Both have the same modules; MMYOLO names the neck's differently and adds ``head_module``.
     """
     if not has_mmdet_names(state_dict):
         return state_dict
@@ -168,7 +161,7 @@ def from_mmdet_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 
 def has_mmdet_names(state_dict: dict[str, torch.Tensor]) -> bool:
-    """Whether these are the weights of an RTMDet as MMDetection names them."""
+    """Return whether these are weights of MMDetection's RTMDet under its own names."""
     return any(name.startswith('neck.top_down_blocks.') for name in state_dict)
 
 
@@ -178,13 +171,12 @@ def check_state_dict(
     checkpoint: str,
     model: str,
 ) -> None:
-    """Raise unless every tensor is there, of the right shape, and no other.
+    """Raise unless the tensors of a checkpoint have exactly the names and shapes of a model's.
 
     Args:
-        state_dict (dict[str, Tensor]): What the checkpoint holds.
-        expected (dict[str, Tensor]): What the model holds.
-        checkpoint (str): Its path or URL, for the message.
-        model (str): What it is to fit, for the message.
+        state_dict, expected (dict[str, Tensor]): The weights of the checkpoint and of the model.
+        checkpoint (str): Path or URL of the checkpoint, for the message.
+        model (str): Name of the model, for the message.
 
     Raises:
         ValueError: Naming the first tensors that do not fit.
@@ -210,15 +202,15 @@ def _shape(value: Any) -> Union[tuple, str]:
 
 
 def check_start(checkpoint: str, model: nn.Module, name: str) -> None:
-    """Raise unless weights to start from fit the backbone of a detector.
+    """Raise unless the backbone of a checkpoint to start from fits a detector.
 
-    The rest may differ, as a head for other classes does: MMEngine leaves out what does not
-    fit. It also does so where nothing fits, and says it among hundreds of lines.
+    The rest may differ, such as a head for other classes: MMEngine skips weights that do not fit,
+    even if none fits.
 
     Args:
         checkpoint (str): Path or URL.
-        model (nn.Module): A detector.
-        name (str): What it is, for the message.
+        model (nn.Module): The detector.
+        name (str): Name of the detector, for the message.
 
     Raises:
         ValueError: If the checkpoint can't be read, or is of another model.
@@ -232,11 +224,11 @@ def check_start(checkpoint: str, model: nn.Module, name: str) -> None:
 
 
 def _guess(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str:
-    """Say in a few words why a checkpoint may not fit."""
+    """Return in a few words why a checkpoint may not fit."""
     if any(name.startswith(STUDENT_PREFIX) for name in state_dict):
         return (
-            'it is the checkpoint of a distillation, whose student '
-            'tools/model_converters/convert_kd_ckpt_to_student.py takes out'
+            'it is the checkpoint of a distillation; '
+            'tools/model_converters/convert_kd_ckpt_to_student.py extracts the student'
         )
     shared = [name for name in expected if isinstance(state_dict.get(name), torch.Tensor)]
     if len(shared) < len(expected) / 10:
@@ -255,10 +247,7 @@ def _guess(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 def convert_to_student(
     checkpoint: str, out_path: Optional[str] = None, inplace: bool = False
 ) -> Path:
-    """Write the student of a distillation checkpoint, ours or MMRazor's, as a plain one.
-
-    The result loads strictly under the student's own config. Of the rest of the file its
-    ``meta`` stays, without the config of the distillation.
+    """Write the student of a distillation checkpoint, ours or MMRazor's, as a plain checkpoint.
 
     Args:
         checkpoint (str): Path of the checkpoint.
@@ -267,7 +256,7 @@ def convert_to_student(
         inplace (bool): Replace the checkpoint instead.
 
     Returns:
-        Path: The file written.
+        Path: The file written. It loads strictly under the student's own config.
 
     Raises:
         ValueError: If it is not a distillation checkpoint, or can't be read.
@@ -276,7 +265,7 @@ def convert_to_student(
     if not any(name.startswith(STUDENT_PREFIX) for name in content['state_dict']):
         raise UsageError(
             f'{checkpoint} has no student: none of its tensors begins with "{STUDENT_PREFIX}", '
-            'so it was not written by a distillation, or is converted already'
+            'so it was not written by a distillation, or has been converted already'
         )
     source = Path(checkpoint)
     folder = Path(out_path) if out_path else source.parent
@@ -286,16 +275,15 @@ def convert_to_student(
 
 
 def save_detector(content: dict[str, Any], target: Path) -> None:
-    """Write the detector of a checkpoint alone: a distillation's student, or the model itself.
+    """Write the weights of a distillation's student, or of a plain model, and the rest of ``meta``.
 
     Args:
-        content (dict): What :func:`read_checkpoint` returns. Of it the weights stay, and
-            ``meta`` without the config of its training.
+        content (dict): Returned by :func:`read_checkpoint`. The training's config is left out.
         target (Path): The file to write.
     """
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     file = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=student_state_dict(content['state_dict'])), file)
     with atomic_write(target) as part:
-        # Not by torch, whose error says neither of a full disk nor which file.
+        # Not with torch.save, whose error names neither a full disk nor the file.
         part.write_bytes(file.getbuffer())

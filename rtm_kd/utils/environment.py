@@ -1,4 +1,4 @@
-"""What a measurement depends on besides its config."""
+"""Package versions and hardware, as reported beside measurements."""
 
 import importlib.metadata
 import os
@@ -17,7 +17,7 @@ _FORKS = 'onedl-mm'  # what their names begin with
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, this package and those that it stands on, forks included."""
+    """Return the versions of Python, this package and its dependencies, forks included."""
     found = dict(rtm_kd=__version__, python=platform.python_version())
     installed = {
         str(each.metadata['Name']): each.version for each in importlib.metadata.distributions()

@@ -1,3 +1,5 @@
+"""Writing files atomically, and locking folders."""
+
 import contextlib
 import errno
 import os
@@ -14,15 +16,10 @@ LOCK = 'lock'
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path to write to, and put what was written in the place of a file.
+    """Write a file atomically: yield a temporary path beside it, then rename that over the file.
 
-    A kill leaves the old file or the new one; an error or Ctrl-C leaves nothing else, either.
-
-    Args:
-        path (Path): The file. Folders above it are made.
-
-    Yields:
-        Path: Beside it.
+    A kill leaves the old file or the new one; an error or Ctrl-C removes the temporary file too.
+    Missing parent folders are created.
 
     Raises:
         OSError: With the path of the file, if it can't be written.
@@ -41,14 +38,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def check_can_write(path: Path, what: str = 'the file') -> None:
-    """Raise unless a file can be written, before the work that its content takes.
+    """Raise unless a file can be written, before the work that goes into it; create its parents.
 
     Args:
-        path (Path): The file. Folders above it are made.
-        what (str): What it is, for the message.
+        path (Path): The file.
+        what (str): Name of the file or option, for the message.
 
     Raises:
-        ValueError: If it can't.
+        ValueError: If it can't be written.
     """
     if path.is_dir():
         raise UsageError(f'{path} is a folder; give the name of a file, {path / "out"} say')
@@ -62,29 +59,32 @@ def check_can_write(path: Path, what: str = 'the file') -> None:
 
 @contextmanager
 def locked(folder: Path, refusal: str, inherited: bool = False) -> Iterator[TextIO]:
-    """Keep a second process out of a folder.
+    """Keep other processes out of a folder.
 
     Args:
-        folder (Path): It must exist.
-        refusal (str): What is said to the second process.
-        inherited (bool): Whether processes that are given the file keep it locked, too. Else it
-            is free as soon as this process has ended, however it did.
+        folder (Path): An existing folder.
+        refusal (str): Message for the second process.
+        inherited (bool): Whether child processes that are given the file hold the lock too.
+            Otherwise it is released when this process ends, even by a kill.
+
+    Yields:
+        TextIO: The lock file.
 
     Raises:
-        ValueError: If there is one.
+        ValueError: If another process holds the lock.
     """
     with (folder / LOCK).open('w') as file:
         try:
-            import fcntl  # which Windows has not
+            import fcntl  # not on Windows
         except ImportError:
             yield file
             return
         try:
-            # A process that loads images is a fork, which has flock's lock, but not lockf's.
+            # Forked data loaders would inherit flock's lock, but not lockf's.
             lock = fcntl.flock if inherited else fcntl.lockf
             lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # Any other means that this file system has no locks.
+            # Any other error means that this file system has no locks.
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise UsageError(refusal) from error
         yield file

@@ -1,4 +1,4 @@
-"""The size of an image as training sees it, from both ends of its file."""
+"""The size of an image as training sees it, read without decoding the image."""
 
 import os
 from typing import Union
@@ -7,24 +7,22 @@ import cv2
 import mmcv
 from PIL import Image
 
-#: What both OpenCV, which training reads with, and Pillow know.
+#: Formats that both Pillow and OpenCV, which training uses, can read.
 EXTENSIONS = ('.bmp', '.jfif', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-# What a file that is not cut off has near its end, and where others say how long they are.
+# Bytes near the end of a complete file, or where its header stores its length: offset, and what
+# the length leaves out.
 _ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
 _LENGTHS = {'BMP': (2, 0), 'WEBP': (4, 8)}
-_NEAR = 4096  # bytes; cameras append something of their own
-_ORIENTATION = 0x0112  # EXIF's tag; from 5 on the image lies on its side
+_NEAR = 4096  # bytes; cameras append data of their own
+_ORIENTATION = 0x0112  # EXIF's tag; from 5 up the image lies on its side
 _ON_ITS_SIDE = 5
 
 
 def image_size(path: Union[str, os.PathLike]) -> tuple[int, int]:
-    """Return width and height of an image, in pixels, as LoadImageFromFile gives it.
-
-    That is after the turn that EXIF asks for.
+    """Return width and height in pixels as LoadImageFromFile gives them, after EXIF's rotation.
 
     Raises:
-        OSError: If there is no such file, or it is no image, or training can't read it since
-            it is cut off.
+        OSError: If the file is missing, is not an image or is cut off.
     """
     try:
         with Image.open(path) as image:
@@ -35,18 +33,18 @@ def image_size(path: Union[str, os.PathLike]) -> tuple[int, int]:
     except OSError:
         raise
     except Exception as error:  # what Pillow raises on a damaged header differs by format
-        raise OSError(f'{path} is no image ({error})') from error
+        raise OSError(f'{path} is not an image ({error})') from error
     if not turned:
         return size
     if kind in ('JPEG', 'MPO'):
         return size[1], size[0]
-    # Pillow and OpenCV differ, by format and version, in whether a size is the turned one.
+    # Whether the size is the rotated one differs between Pillow and OpenCV by format and version.
     height, width = mmcv.imread(path).shape[:2]
     return width, height
 
 
 def _is_whole(path: Union[str, os.PathLike], kind: str) -> bool:
-    """Whether a file is as long as its format says; False where that is not said."""
+    """Return whether a file is as long as its format says; False if that is unknown."""
     with open(path, 'rb') as file:
         if kind in _LENGTHS:
             start, head = _LENGTHS[kind]

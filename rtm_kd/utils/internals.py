@@ -1,4 +1,4 @@
-"""The private parts of OpenMMLab's packages that rtm_kd needs, each behind a name of its own."""
+"""Accessors for the private parts of OpenMMLab's packages that rtm_kd needs."""
 
 from typing import Optional
 
@@ -13,7 +13,7 @@ from torch import nn
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """Return what DistributedDataParallel or another wrapper is around, else the model itself."""
+    """Return the model inside DistributedDataParallel or another wrapper, or the model itself."""
     return model.module if is_model_wrapper(model) else model
 
 
@@ -23,53 +23,53 @@ def is_resuming(runner: Runner) -> bool:
 
 
 def checkpoint_to_load(runner: Runner) -> Optional[str]:
-    """Return the checkpoint that a run begins or resumes with, None if it has not been named."""
+    """Return the checkpoint that a run starts or resumes from, None if none was given."""
     return runner._load_from
 
 
 def has_loop(runner: Runner, split: str) -> bool:
-    """Return whether a run has a loop for ``'train'``, ``'val'`` or ``'test'``, built or not."""
+    """Return whether a run has a ``'train'``, ``'val'`` or ``'test'`` loop, built or not."""
     return getattr(runner, f'_{split}_loop') is not None
 
 
 def built_loops(runner: Runner) -> list[BaseLoop]:
-    """Return those of a run's loops for training and validation that have been built."""
+    """Return the training and validation loops of a run that have been built."""
     return [x for x in (runner._train_loop, runner._val_loop) if isinstance(x, BaseLoop)]
 
 
 def build_training(runner: Runner) -> None:
-    """Build a run's training loop and optimizer, as the beginning of its training would."""
+    """Build the training loop and optimizer of a run, as ``runner.train()`` does."""
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.max_iters)
 
 
 def forget_scalar(message_hub: MessageHub, name: str) -> None:
-    """Take a logged value out of a message hub, which then does not expect it in a resumed run."""
+    """Remove a logged value from a message hub, also from what it expects of a resumed run."""
     message_hub.log_scalars.pop(name)
     message_hub._resumed_keys.pop(name, None)
 
 
 def has_fixed_loss_scale(optim_wrapper: OptimWrapper) -> bool:
-    """Return whether the user has set the scale of mixed precision to a number."""
+    """Return whether the loss scale of mixed precision is a fixed number."""
     return getattr(optim_wrapper, '_scale_update_param', None) is not None
 
 
 def set_palette(dataset: BaseDataset, palette: list) -> None:
-    """Set the colours in which a dataset's classes are drawn; ``metainfo`` is a copy."""
+    """Set the colours of a dataset's classes; its public ``metainfo`` is a copy."""
     dataset._metainfo['palette'] = palette
 
 
 def ground_truth_of(metric: BaseMetric) -> COCO:
-    """Return the annotations that a CocoMetric compares with, once it has evaluated."""
+    """Return the annotations that a CocoMetric compares with, after it has evaluated."""
     return metric._coco_api
 
 
 def swaps_channels(preprocessor: ImgDataPreprocessor) -> bool:
-    """Return whether a data preprocessor turns BGR into RGB, or the other way round."""
+    """Return whether a data preprocessor swaps BGR and RGB."""
     return preprocessor._channel_conversion
 
 
 def normalises(preprocessor: ImgDataPreprocessor) -> bool:
-    """Return whether a data preprocessor subtracts a mean and divides by a deviation."""
+    """Return whether a data preprocessor normalises by mean and standard deviation."""
     return preprocessor._enable_normalize

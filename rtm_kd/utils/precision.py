@@ -1,4 +1,4 @@
-"""What the machine computes natively."""
+"""Whether the CPU computes in bfloat16 natively."""
 
 import functools
 

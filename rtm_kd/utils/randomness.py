@@ -1,4 +1,4 @@
-"""Random numbers of one part of a run that leave those of the rest as they are."""
+"""Random numbers that leave the rest of a run as it would be without them."""
 
 import random
 from collections.abc import Iterator

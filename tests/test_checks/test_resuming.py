@@ -124,7 +124,7 @@ def test_two_runs_in_one_work_dir(kd_config, options, tmp_path):
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with subprocess.Popen(command, **pipes) as other:
         assert other.stdout.readline() == 'locked\n'
-        with pytest.raises(ValueError, match=f'another run is at work in {tmp_path}'):
+        with pytest.raises(ValueError, match=f'another run is using {tmp_path}'):
             train(kd_config, work_dir=str(tmp_path), cfg_options=options)
         other.kill()
     # The lock goes with the process.

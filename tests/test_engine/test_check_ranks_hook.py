@@ -1,3 +1,5 @@
+"""Ranks of a distributed run that loaded different weights."""
+
 import shutil
 
 import pytest

@@ -1,3 +1,5 @@
+"""The end of distillation at an epoch, and resuming around it."""
+
 import gc
 import json
 import weakref
@@ -8,7 +10,7 @@ from mmengine.registry import HOOKS
 from mmrazor.registry import HOOKS as MMRAZOR_HOOKS
 
 from rtm_kd.apis.train import train
-from rtm_kd.engine import DistillationLossDetachHook
+from rtm_kd.engine.hooks import DistillationLossDetachHook
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.utils import load_config
 

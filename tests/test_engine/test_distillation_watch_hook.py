@@ -1,10 +1,12 @@
+"""The warning when distillation starts to hurt."""
+
 import re
 from types import SimpleNamespace
 
 from torch import nn
 
 from rtm_kd.apis.train import train
-from rtm_kd.engine import DistillationWatchHook
+from rtm_kd.engine.hooks import DistillationWatchHook
 from rtm_kd.models.algorithms import FpnTeacherDistill
 
 
@@ -16,7 +18,7 @@ def logged(kd_config, options, work_dir):
 
 def shifts(log):
     """Of each evaluation: level -> feature shift."""
-    lines = re.findall('feature shift in evaluation, 1 is as in training: (.*)', log)
+    lines = re.findall(r'feature shift in evaluation \(1: as in training\): (.*)', log)
     return [
         dict((name, float(value)) for name, value in map(str.split, line.split(', ')))
         for line in lines

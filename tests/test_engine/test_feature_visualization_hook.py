@@ -1,3 +1,5 @@
+"""Pictures of the attention of student and teacher during training."""
+
 import json
 import re
 from pathlib import Path
@@ -6,7 +8,7 @@ import cv2
 import pytest
 
 from rtm_kd.apis.train import train
-from rtm_kd.engine import FeatureVisualizationHook
+from rtm_kd.engine.hooks import FeatureVisualizationHook
 
 HOOK = dict(type='rtm_kd.FeatureVisualizationHook', num_images=2)
 

@@ -1,3 +1,5 @@
+"""Runs whose losses or weights become NaN or Inf."""
+
 import math
 import shutil
 from types import SimpleNamespace
@@ -7,7 +9,7 @@ import torch
 from torch import nn
 
 from rtm_kd.apis.train import train
-from rtm_kd.engine import FiniteLossHook
+from rtm_kd.engine.hooks import FiniteLossHook
 from rtm_kd.models.algorithms import FpnTeacherDistill
 
 ITERATIONS = 3  # of an epoch
@@ -149,7 +151,7 @@ def test_a_scale_of_zero_ends_a_run_that_learns_nothing(tmp_path):
     run = Run(tmp_path, scale=1e-9)
     run.iterate(1.0, loss_cls=1.0)
     run.scale = 0.0
-    with pytest.raises(ValueError, match="fallen to 0, so that the weights don't change"):
+    with pytest.raises(ValueError, match='fallen to 0, so the weights no longer change'):
         run.iterate(1.0, loss_cls=1.0)
 
 

@@ -1,4 +1,4 @@
-"""A learning rate is for a batch: another batch is pointed out, or --auto-scale-lr scales it."""
+"""Learning rates for another batch size: the warning, and --auto-scale-lr."""
 
 import re
 
@@ -88,8 +88,8 @@ def test_batches_that_are_accumulated_for_a_step_count(plain_config, options, tm
 @pytest.mark.parametrize(
     'value, message',
     [
-        (None, 'does not say for how many images.*auto_scale_lr=dict'),
-        (dict(enable=False), 'does not say for how many images'),
+        (None, 'does not give the images a step.*auto_scale_lr=dict'),
+        (dict(enable=False), 'does not give the images a step'),
         (dict(base_batch_size=0), r'auto_scale_lr\.base_batch_size=0; it has to be an integer'),
         (16, 'auto_scale_lr=16, which is no dict'),
     ],

@@ -1,4 +1,4 @@
-"""Two runs of one seed draw the same numbers, although one of them draws more."""
+"""The same random numbers in two runs of one seed, although one draws more."""
 
 import random
 from types import SimpleNamespace

@@ -1,3 +1,5 @@
+"""Several runs in one process."""
+
 import shutil
 import time
 

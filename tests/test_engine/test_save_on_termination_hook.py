@@ -1,3 +1,5 @@
+"""SIGTERM, torn checkpoints, and resuming inside an epoch."""
+
 import os
 import signal
 
@@ -6,7 +8,7 @@ import torch
 
 from rtm_kd.apis.train import train
 from rtm_kd.compat.checkpoint_load import load
-from rtm_kd.engine import SaveOnTerminationHook
+from rtm_kd.engine.hooks import SaveOnTerminationHook
 from rtm_kd.engine.hooks.save_on_termination_hook import SkipFirstSamples
 from rtm_kd.utils.checkpoint import newest_checkpoint
 

@@ -1,3 +1,5 @@
+"""The benchmark of training steps."""
+
 import json
 
 import benchmarks

@@ -1,3 +1,6 @@
+"""The check of a config before a long run."""
+
+import functools
 import json
 import subprocess
 import sys
@@ -8,12 +11,15 @@ from helpers import ROOT
 from mmengine.registry import MODELS
 from PIL import Image
 
-from rtm_kd.apis.check import check, effective_share_of_images
+from rtm_kd.apis import check as module
+from rtm_kd.apis.check import effective_share_of_images
 from rtm_kd.engine.optimizers import CpuAmpOptimWrapper
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
-from rtm_kd.utils import load_config
+from rtm_kd.utils import load_config, say
 
 TEACHER = str(ROOT / 'configs/custom_dataset/rtmdet_teacher.py')
+
+check = functools.partial(module.check, say=say)
 
 
 @pytest.fixture(scope='module')
@@ -141,7 +147,7 @@ def test_a_teacher_of_other_classes_is_not_tested(
 )
 def test_what_would_stop_the_run_is_one_sentence(kd_config, options, images, changes, message):
     with pytest.raises(ValueError, match=message):
-        check(kd_config, images, {**options, **changes})
+        check(kd_config, images=images, cfg_options={**options, **changes})
 
 
 def test_the_effective_share_of_images():
@@ -170,7 +176,7 @@ def test_a_level_that_varies_in_few_images_is_warned_of(
     found = check(kd_config, images=0, cfg_options=options)
     assert found['step']['uneven'] == warned
     printed = capsys.readouterr().out
-    assert ('variance of what the teacher has at fpn2' in printed) == bool(warned)
+    assert ("variance of the teacher's features at fpn2" in printed) == bool(warned)
 
 
 @pytest.mark.parametrize('hook', [None, dict(type='mmrazor.StopDistillHook', stop_epoch=2)])

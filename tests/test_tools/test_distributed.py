@@ -1,3 +1,5 @@
+"""Training and testing in several processes."""
+
 import os
 import re
 import signal
@@ -15,7 +17,7 @@ from mmengine.runner import Runner
 
 from rtm_kd.apis.train import train
 from rtm_kd.compat.checkpoint_load import load
-from rtm_kd.engine import SaveOnTerminationHook
+from rtm_kd.engine.hooks import SaveOnTerminationHook
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason='gloo is for machines without a GPU'

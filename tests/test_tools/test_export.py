@@ -1,4 +1,4 @@
-"""What a product gets: files that find what PyTorch finds, and say what they are."""
+"""Exported files, which detect what PyTorch detects and describe themselves."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a tool with one line and status 130, and leaves nothing half-written."""
+"""Ctrl-C: one line, status 130, and no half-written files."""
 
 import os
 import signal

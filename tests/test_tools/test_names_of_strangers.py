@@ -1,4 +1,4 @@
-"""Class names, file names and paths that would be code, or something else, in a config's text."""
+"""Class names, file names and paths that a config's text could execute or replace."""
 
 import importlib
 import json
@@ -14,7 +14,7 @@ from rtm_kd.apis.distill import distill
 from rtm_kd.apis.train import train
 from rtm_kd.comparison.sides import paired_configs
 from rtm_kd.reports.work_dir import WorkDir
-from rtm_kd.utils import load_config
+from rtm_kd.utils import load_config, say
 
 FIRST, SECOND = '{{$X:.*}}', "}}'+str(__import__('os').system('touch OWNED')),)#"
 NAMES = (FIRST, SECOND)
@@ -68,7 +68,8 @@ def test_the_written_configs_say_what_the_data_say(
     shutil.copytree(data_root, folder)
     make(tmp_path / folder)
     result = distill(
-        folder,
+        say,
+        data_root=folder,
         student='tiny',
         teacher='s',
         templates=str(ROOT / 'configs/custom_dataset'),
@@ -109,7 +110,8 @@ def test_what_is_printed_of_odd_names_does_nothing_to_a_terminal(
         ]
         path.write_text(json.dumps(content))
     result = distill(
-        'data',
+        say,
+        data_root='data',
         student='tiny',
         teacher='s',
         templates=str(ROOT / 'configs/custom_dataset'),

@@ -1,16 +1,20 @@
-"""The tools as a user calls them, and what they say about what a user got wrong."""
+"""Training, testing and converting by the tools, and their messages for user errors."""
 
 import json
 import os
 import re
 import shutil
 import signal
+from pathlib import Path
 
+import mmyolo
 import pytest
 import torch
 from helpers import ROOT, as_arguments, make_options, tool
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
 
 from rtm_kd.apis.test import test as run_test
 from rtm_kd.apis.train import train
@@ -57,6 +61,10 @@ def run(data_root, teacher, tmp_path_factory):
 def metrics(work_dir):
     newest = max(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
     return {k: v for k, v in json.loads(newest.read_text()).items() if k.startswith('coco/')}
+
+
+def log(work_dir):
+    return next(work_dir.glob('*/*.log')).read_text().splitlines()
 
 
 def test_train_resume_test_convert(run, plain_config, kd_config, options, tmp_path):
@@ -164,8 +172,33 @@ def test_a_fault_is_one_sentence_with_a_non_zero_exit(name, kd_config, tmp_path)
     done = tool(name, *arguments, '--cfg-options', 'data_root=nowhere/', cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
-    assert 'nowhere/annotations/' in done.stderr and 'Getting COCO' in done.stderr
+    assert 'nowhere/annotations/' in done.stderr and 'docs/coco.md' in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_distillation_config_of_mmyolos_own_is_told_what_is_faster(
+    data_root, distilled, tmp_path, monkeypatch
+):
+    for split in ('train', 'val'):
+        content = json.loads((data_root / f'annotations/{split}.json').read_text())
+        names = enumerate(CocoDataset.METAINFO['classes'])
+        content['categories'] = [dict(id=i, name=name) for i, name in names]
+        (tmp_path / f'{split}.json').write_text(json.dumps(content))
+    options = dict(data_root=f'{tmp_path}/', teacher_ckpt=None, persistent_workers=False)
+    for split in ('train', 'val'):
+        options[f'{split}_ann_file'] = f'{split}.json'
+        options[f'{split}_data_prefix'] = f'{data_root}/images/'
+        options[f'{split}_num_workers'] = 0
+    monkeypatch.setattr(Runner, 'train', lambda runner: None)
+    name = 'rtmdet/distillation/kd_tiny_rtmdet_s_neck_300e_coco.py'
+    config = Path(mmyolo.__path__[0], '.mim/configs', name)
+    train(
+        str(config), str(tmp_path / 'run'), cfg_options={**options, 'train_batch_size_per_gpu': 2}
+    )
+    (line,) = (line for line in log(tmp_path / 'run') if 'rtm_kd.FpnTeacherDistill' in line)
+    assert 'WARNING' in line and 'mmrazor.StopDistillHook' in line
+    assert 'dict(type="rtm_kd.DistillationLossDetachHook", detach_epoch=280)' in line
+    assert not any('mmrazor' in line and 'WARNING' in line for line in log(distilled))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What can't be written is one line with the path, and leaves nothing half."""
+"""Files that can't be written: one line with the path, and nothing half-written."""
 
 import errno
 import os

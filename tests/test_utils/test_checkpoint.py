@@ -1,4 +1,4 @@
-"""What is read of a checkpoint, whoever wrote it."""
+"""Reading checkpoints of any origin."""
 
 import torch
 

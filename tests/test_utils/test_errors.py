@@ -1,4 +1,4 @@
-"""What is said when something goes wrong is a line that a terminal shows as it is."""
+"""Error messages as single printable lines."""
 
 import io
 import sys

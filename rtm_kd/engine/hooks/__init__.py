@@ -1,3 +1,5 @@
+"""The hooks of training and comparison."""
+
 from .check_ranks_hook import CheckRanksHook
 from .distillation_loss_detach_hook import DistillationLossDetachHook
 from .distillation_watch_hook import DistillationWatchHook

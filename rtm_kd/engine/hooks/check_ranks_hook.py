@@ -1,3 +1,5 @@
+"""A check that all ranks of a distributed run start alike."""
+
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
@@ -7,38 +9,35 @@ from torch.nn.parallel import DistributedDataParallel
 from rtm_kd.registry import HOOKS
 from rtm_kd.utils.errors import UsageError
 
-# By the size of a weight, in bytes.
+# Size of a weight in bytes -> integers of that size.
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _REMEDY = (
-    'every machine has to read the same checkpoint: put it on a disk that they share, or a copy '
-    'on each'
+    'every machine has to read the same checkpoint: put it on a shared disk, or a copy on each'
 )
 
 
 @HOOKS.register_module()
 class CheckRanksHook(Hook):
-    """Refuses to begin a distributed run whose processes have not loaded the same.
+    """Abort a distributed run whose ranks loaded different weights.
 
-    Each process reads checkpoints by itself, only the first one writes them, and DDP
-    averages gradients of whatever the processes have. With a work dir on a disk that the
-    machines do not share, ``--resume`` would go on with the newest checkpoint on one of
-    them and begin anew on the others.
+    Each rank reads checkpoints, only the first one writes them, and DDP averages the gradients of
+    different weights silently. With a work dir on a disk that the machines do not share,
+    ``--resume`` would resume on one of them and start from scratch on the others.
     """
 
-    # After whatever else prepares the model.
+    # After everything else that prepares the model.
     priority = 'VERY_LOW'
 
     def before_train(self, runner: Runner) -> None:
         """Compare position and weights.
 
         Raises:
-            ValueError: On all processes, naming the first one that differs from process 0.
+            ValueError: On all ranks, naming the first one that differs from rank 0.
         """
         if not isinstance(runner.model, DistributedDataParallel):
-            # One process, or each has a part of the weights.
-            return
+            return  # one process, or each has a part of the weights
         names, weights = zip(*runner.model.module.named_parameters())
-        # Sums of the bits: exact, on whatever machine.
+        # Sums of the bits, which are exact on every machine.
         sums = [weight.detach().view(_INTEGERS[weight.element_size()]).sum() for weight in weights]
         position = sums[0].new_tensor([runner.epoch, runner.iter])
         first, *others = dist.all_gather(torch.cat([position, torch.stack(sums)]))

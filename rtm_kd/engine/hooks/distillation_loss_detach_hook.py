@@ -1,3 +1,5 @@
+"""The end of distillation before the end of training."""
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -11,19 +13,18 @@ from rtm_kd.utils.internals import checkpoint_to_load, forget_scalar, is_resumin
 
 @HOOKS.register_module()
 class DistillationLossDetachHook(Hook):
-    """Ends distillation: the second of DAMO-YOLO's two stages.
+    """End distillation at an epoch, as the second of DAMO-YOLO's two stages.
 
-    From ``detach_epoch`` on the student trains on its own losses alone, the teacher is
-    freed, and the log no longer shows distillation losses. Usually that is the epoch in
-    which the pipeline without mosaic begins. A run that resumes after it does not read the
-    teacher's checkpoint any more.
+    From ``detach_epoch`` on, usually when the pipeline without mosaic begins, the student trains on
+    its own losses alone, the teacher is freed, and the log shows no distillation losses. A run that
+    resumes after it does not read the teacher's checkpoint.
 
     Source: Xu et al., "DAMO-YOLO: A Report on Real-Time Object Detection Design",
     https://arxiv.org/abs/2211.15444, section 2.5.
 
     Args:
-        detach_epoch (int): First epoch without distillation, counted from 0. As many as
-            the run has epochs: distil to the end.
+        detach_epoch (int): First epoch without distillation, counted from 0. The number of epochs
+            of the run means: distil to the end.
 
     Raises:
         ValueError: If it is negative, or past the last epoch of the run.
@@ -38,7 +39,7 @@ class DistillationLossDetachHook(Hook):
         self._ended = False
 
     def before_run(self, runner: Runner) -> None:
-        # The teacher's checkpoint is read right after this, and before the one to resume.
+        # The teacher's checkpoint is read right after this, the one to resume from after that.
         model = unwrap_model(runner.model)
         if not is_resuming(runner) or not hasattr(model, 'distillation_stopped'):
             return
@@ -46,7 +47,7 @@ class DistillationLossDetachHook(Hook):
         if checkpoint is not None:
             meta = read_checkpoint(checkpoint).get('meta', {})
             if meta.get('epoch', 0) >= self.detach_epoch:
-                # Nothing more: another process may have found another checkpoint.
+                # Nothing else: another process may have found another checkpoint.
                 model.distillation_stopped = True
 
     def before_train(self, runner: Runner) -> None:
@@ -74,15 +75,15 @@ class DistillationLossDetachHook(Hook):
         model = unwrap_model(runner.model)
         model.distillation_stopped = True
         if is_model_wrapper(runner.model):
-            # DDP waits for a gradient of every parameter that it was made with.
+            # DDP waits for a gradient of every parameter that it was built with.
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
-        # The log prints the last values of whatever the hub knows.
+        # The log prints the last value of every scalar in the hub.
         hub = runner.message_hub
         for name in [name for name in hub.log_scalars if '/distill.' in name]:
             forget_scalar(hub, name)
         runner.logger.info(f'Epoch {runner.epoch + 1}: distillation has ended, teacher detached')
 
 
-# The spelling of the published recipe, unless MMRazor has such a hook by then.
+# The spelling of the published recipe, unless MMRazor gets a hook of this name.
 if 'DistillationLossDetachHook' not in MMRAZOR_HOOKS.module_dict:
     MMRAZOR_HOOKS.register_module(module=DistillationLossDetachHook)

@@ -1,4 +1,5 @@
-import logging
+"""A warning when distillation starts to hurt."""
+
 from typing import Any, Optional
 
 import torch
@@ -10,23 +11,23 @@ from torch import nn
 from rtm_kd.registry import HOOKS
 from rtm_kd.utils.internals import unwrap_model
 
-# Runs that distilling had not harmed had 2.5 at most, those that it had 4.3 and 7.3.
+# Runs that distillation did not harm had at most 2.5, those that it harmed 4.3 and 7.3.
 _TOO_FAR = 3.0
 
 
 @HOOKS.register_module()
 class DistillationWatchHook(Hook):
-    r"""Reports at each evaluation what tells early that a distillation hurts.
+    r"""Log at each evaluation how far the student's features are from those in training.
 
-    For each batch norm after a recorded convolution of the student it logs how far the features
-    in evaluation are from the running statistics of that norm:
+    For each batch norm after a recorded convolution that is, averaged over channels, positions and
+    images,
 
     .. math:: \overline{(z - \mu)^2 / (\sigma^2 + \epsilon)}
 
-    averaged over channels, positions and images; 1 where evaluation is like training. Images
-    with very large features are tamed by the statistics of their batch in training only. In
-    evaluation their features grow from layer to layer, until the coarse levels of the head see
-    objects that are not there: the losses fall and mAP stays behind. Above 3 it is a warning.
+    with the running statistics of the norm: 1 if evaluation is like training, and a warning above
+    3. In training the statistics of the batch scale very large features down. In evaluation they
+    grow from layer to layer, until the coarse levels of the head detect objects that are not there:
+    the losses fall, and mAP stays behind.
 
     In a distributed run the images are those of the first process.
     """
@@ -40,7 +41,7 @@ class DistillationWatchHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         self._remove()
         model = unwrap_model(runner.model)
-        # MMRazor's algorithms, which run here too, have other distillers.
+        # MMRazor's distillers have no student_sources.
         sources = getattr(getattr(model, 'distiller', None), 'student_sources', {})
         for name, source in sources.items():
             norm = _norm_after(model.student, source)
@@ -57,15 +58,14 @@ class DistillationWatchHook(Hook):
         if not shifts:
             return
         listed = ', '.join(f'{name} {shift:.2g}' for name, shift in shifts.items())
-        runner.logger.info(f'feature shift in evaluation, 1 is as in training: {listed}')
+        runner.logger.info(f'feature shift in evaluation (1: as in training): {listed}')
         far = [name for name, shift in shifts.items() if not shift <= _TOO_FAR]
         if far:
-            runner.logger.log(
-                logging.WARNING,
+            runner.logger.warning(
                 f'the features of {", ".join(far)} are much larger in evaluation than in training, '
-                'so these levels may detect what is not there; let EMAHook average fewer steps '
-                '(a larger momentum), train with larger images, or give the losses of these '
-                'levels loss_weight=0.0',
+                'so these levels may detect objects that are not there; let EMAHook average fewer '
+                'steps (a larger momentum), train with larger images, or give the losses of these '
+                'levels loss_weight=0.0'
             )
 
     def _remove(self) -> None:
@@ -87,7 +87,7 @@ class DistillationWatchHook(Hook):
 
 
 def _norm_after(model: nn.Module, source: str) -> Optional[nn.Module]:
-    """Return the batch norm with running statistics after a recorded convolution, if any."""
+    """Return the batch norm with running statistics after a recorded convolution, if it has one."""
     parent, _, child = source.rpartition('.')
     module = model.get_submodule(parent if child == 'conv' else source)
     if isinstance(module, ConvModule) and module.with_norm:

@@ -1,4 +1,6 @@
-from typing import Any, Optional
+"""Pictures of where student and teacher attend, during training."""
+
+from typing import Any
 
 import cv2
 import mmcv
@@ -21,35 +23,32 @@ from rtm_kd.utils.internals import unwrap_model
 from rtm_kd.utils.modes import evaluating
 from rtm_kd.utils.randomness import preserved_randomness
 
-# In pixels: the longer side of a photograph in a picture, a line of text, a gap.
+# In pixels: the longer side of an image, a line of text, a gap.
 _SIZE, _LINE, _GAP = 256, 20, 4
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
 @HOOKS.register_module()
 class FeatureVisualizationHook(Hook):
-    """Draws where student and teacher attend, for whatever ``vis_backends`` there are.
+    """Draw where student and teacher attend, for all ``vis_backends`` of the config.
 
-    Before training and after every so many epochs, each of the first validation images becomes
-    one picture: a row for each level that is distilled, with the photograph, the teacher's
-    attention and the student's, see :func:`~rtm_kd.reports.attention.draw_attention`. From
-    the detach on the teacher's is left out. The pictures are named ``attention_<number of the
-    image>``, and their step is that of the training losses.
+    Before training and every ``interval``, each of the first validation images becomes one picture
+    ``attention_<number of the image>``: a row for each distilled level, with the image, the
+    teacher's attention until the detach, and the student's; see
+    :func:`~rtm_kd.reports.attention.draw_attention`. Training is the same with the hook as without.
 
-    A config gets it with ::
+    Add it to a config with ::
 
         custom_hooks = [*_base_.custom_hooks, dict(type='rtm_kd.FeatureVisualizationHook')]
 
-    and TensorBoard or Weights & Biases beside MMEngine's files with ::
+    and write to TensorBoard, or Weights & Biases, as well with ::
 
         visualizer = dict(vis_backends=[dict(type='LocalVisBackend'),
                                         dict(type='TensorboardVisBackend')])
 
-    Between the pictures it does nothing, and training is the same with it as without.
-
     Args:
-        interval (int): Epochs between two pictures of an image, or iterations. Defaults to 1.
-        num_images (int): How many images. Defaults to 4.
+        interval (int): Epochs, or iterations, between two pictures of an image. Defaults to 1.
+        num_images (int): Number of images. Defaults to 4.
         by_epoch (bool): Whether ``interval`` counts epochs. Defaults to True.
 
     Raises:
@@ -88,13 +87,7 @@ class FeatureVisualizationHook(Hook):
         if self.by_epoch and self.every_n_epochs(runner, self.interval):
             self._draw(runner)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Optional[dict] = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
             self._draw(runner, done=1)
 
@@ -103,13 +96,13 @@ class FeatureVisualizationHook(Hook):
         model = unwrap_model(runner.model)
         with evaluating(model):
             for number, sample in enumerate(self._samples):
-                # No slash in the name: LocalVisBackend makes a file name of it.
+                # LocalVisBackend turns the name into a file name, so it must not have a slash.
                 name, step = f'attention_{number}', runner.iter + done
                 runner.visualizer.add_image(name, _picture(model, sample), step=step)
 
 
 def _picture(model: nn.Module, sample: dict) -> np.ndarray:
-    """Return (H, W, 3), RGB: a row for each level, a column for the photograph and each model."""
+    """Return (H, W, 3), RGB: a row for each level, columns for the image and each model."""
     data = model.data_preprocessor(pseudo_collate([sample]), False)
     data_sample, input_shape = data['data_samples'][0], tuple(data['inputs'].shape[-2:])
     image = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1]

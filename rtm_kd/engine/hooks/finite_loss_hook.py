@@ -1,3 +1,5 @@
+"""A stop on NaN or Inf, before it reaches a checkpoint."""
+
 import math
 import re
 from typing import Any, Optional
@@ -14,29 +16,28 @@ from rtm_kd.utils.checkpoint import newest_checkpoint
 from rtm_kd.utils.errors import RunError, UsageError
 from rtm_kd.utils.internals import checkpoint_to_load, has_fixed_loss_scale, unwrap_model
 
-# Losses in a row that a fixed scale of mixed precision may skip: as many as halve the usual
-# dynamic one, 65536, to below 1.
+# Losses in a row that may be skipped with a fixed loss scale: as many as halve the usual dynamic
+# scale, 65536, to below 1.
 _SKIPPED_AT_MOST = 17
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops a run on NaN or Inf losses or weights, before they reach a checkpoint.
+    """Stop a run on NaN or Inf losses or weights, before they reach a checkpoint.
 
-    The error names the losses, for one of distillation the features it compares, the
-    iteration, and the checkpoint from which ``--resume`` goes on.
+    The error names the losses, the features that a distillation loss compares, the iteration, and
+    the checkpoint that ``--resume`` continues from.
 
-    With mixed precision an infinite loss is part of the search for the scale: the optimizer
-    skips its step, and the run ends only when the scale has fallen below 1 and the loss is
-    still not finite, or to 0, from which it can't rise again.
+    In mixed precision an infinite loss is part of the search for the loss scale: the optimizer
+    skips the step, and the run stops only if the scale falls below 1 and the loss is still not
+    finite, or to 0, from which it can't rise again.
 
-    In a distributed run the process that meets the loss ends at once, and its launcher ends
-    the others, as for every error: to agree on it first would make each iteration wait.
+    In a distributed run the rank that meets the loss exits at once and its launcher ends the
+    others, because agreeing first would make each iteration wait.
     """
 
-    # After RuntimeInfoHook, which waits for the losses of every iteration to log them, so that
-    # looking at their total here costs no more waiting, on a GPU neither; before EMAHook and
-    # all that saves.
+    # After RuntimeInfoHook, which waits for the losses of every iteration anyway, so reading them
+    # here makes a GPU wait no longer; before EMAHook and everything that saves.
     priority = 'HIGH'
 
     def __init__(self) -> None:
@@ -49,15 +50,11 @@ class FiniteLossHook(Hook):
         if broken:
             raise UsageError(
                 f'the checkpoint {checkpoint_to_load(runner)} is of a run that went wrong: '
-                f'{broken}; take an earlier one, --resume FILE'
+                f'{broken}; use an earlier one, --resume FILE'
             )
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Optional[dict] = None,
+        self, runner: Runner, batch_idx: int, outputs: Optional[dict] = None, **_: Any
     ) -> None:
         scale = _loss_scale(runner.optim_wrapper)
         if outputs is None or math.isfinite(outputs.get('loss', 0.0)):
@@ -66,8 +63,8 @@ class FiniteLossHook(Hook):
                 raise self._error(
                     runner,
                     batch_idx,
-                    "the loss scale of mixed precision has fallen to 0, so that the weights don't "
-                    'change any more: the losses are finite, their gradients are not',
+                    'the loss scale of mixed precision has fallen to 0, so the weights no longer '
+                    'change: the losses are finite, their gradients are not',
                 )
             return
         self._skipped += 1
@@ -79,7 +76,7 @@ class FiniteLossHook(Hook):
         raise self._error(runner, batch_idx, _fault(unwrap_model(runner.model), outputs))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        # The loss may be finite and its gradient not, so that only the next loss would show it.
+        # A finite loss may have an infinite gradient, which only the next loss would show.
         broken = _not_finite(unwrap_model(runner.model), checkpoint['state_dict'])
         if broken:
             raise self._error(runner, None, f'{broken}, while the losses were finite')
@@ -94,21 +91,21 @@ class FiniteLossHook(Hook):
             last = None
         lower = 'optim_wrapper.optimizer.lr'
         if last is None:
-            remedy = f'there is no checkpoint yet; begin again with a lower {lower}'
+            remedy = f'there is no checkpoint yet; start again with a lower {lower}'
         else:
-            # What --resume restores includes the learning rate.
+            # --resume restores the learning rate too.
             remedy = (
-                f'the last good checkpoint is {last}, and --resume goes on from it; if it comes '
-                f'back, begin from its weights, load_from={last}, with a lower {lower}'
+                f'the last good checkpoint is {last}, and --resume continues from it; if it fails '
+                f'again, start from its weights, load_from={last}, with a lower {lower}'
             )
         remedy += ' or optim_wrapper.clip_grad.max_norm=35'
         if _loss_scale(runner.optim_wrapper) is not None:
             remedy += ', or without mixed precision'
-        return RunError(f'{when}: {fault}; stopped, and nothing of it was saved; {remedy}')
+        return RunError(f'{when}: {fault}; stopped before saving it; {remedy}')
 
 
 def _loss_scale(optim_wrapper: OptimWrapper) -> Optional[float]:
-    """Return the scale of mixed precision, None where there is none to adapt."""
+    """Return the loss scale of mixed precision, None if there is no enabled scaler."""
     scaler = getattr(optim_wrapper, 'loss_scaler', None)
     return scaler.get_scale() if scaler is not None and scaler.is_enabled() else None
 
@@ -121,14 +118,14 @@ def _fault(model: nn.Module, outputs: dict[str, torch.Tensor]) -> str:
         return f'the sum of the losses is {total}'
     if len(broken) == len(losses) > 1:
         return (
-            f'none of the losses is finite ({", ".join(broken)}), most likely because the step '
-            'before has broken the weights'
+            f'none of the losses is finite ({", ".join(broken)}), most likely because the previous '
+            'step broke the weights'
         )
     return ', '.join(f'{_described(model, name)} is {losses[name]}' for name in broken)
 
 
 def _described(model: nn.Module, loss: str) -> str:
-    """Return a loss's name, and for one of distillation what it compares."""
+    """Return the name of a loss, and the features that a distillation loss compares."""
     distiller = getattr(model, 'distiller', None)
     name = loss.removeprefix('distill.')
     if not isinstance(distiller, ConfigurableDistiller) or name not in distiller.distill_losses:
@@ -143,7 +140,7 @@ def _described(model: nn.Module, loss: str) -> str:
 
 def _not_finite(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> str:
     """Name the weights and running statistics that hold NaN or Inf."""
-    # Any other buffer may hold an infinity on purpose.
+    # Other buffers may hold an infinity on purpose.
     trained = {name for name, _ in model.named_parameters()}
     broken = [
         name

@@ -1,4 +1,6 @@
-from typing import Any, Optional
+"""The same random numbers for runs with and without a teacher."""
+
+from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
@@ -9,34 +11,27 @@ from rtm_kd.registry import HOOKS
 
 @HOOKS.register_module()
 class PairedRandomnessHook(Hook):
-    """Lets runs of one seed draw the same random numbers, whatever their models are.
+    """Let runs of one seed draw the same random numbers, with any model.
 
-    A distillation builds connectors and a teacher, and some of its losses draw masks. All
-    random numbers of a process come from the same generators, so without this hook a student
-    that is distilled begins with other weights than one that is not, and sees images augmented
-    in another way. Here the generators are seeded again before the weights are initialised,
-    before each epoch and after each iteration, from the run's seed and the iteration's number.
+    A distillation builds connectors and a teacher, and some of its losses draw masks, so a
+    distilled student would start from other weights than a plain one and see other augmentations.
+    This hook seeds the generators before the weights are initialised, before each epoch and after
+    each iteration, from the seed of the run and the number of the iteration.
 
-    Processes that load data are seeded by MMEngine and draw on their own; nothing changes there.
+    MMEngine seeds the processes that load data, which are independent of the model.
     """
 
     # After every hook that might draw.
     priority = 'LOWEST'
 
     def before_run(self, runner: Runner) -> None:
-        # The runner initialises the weights right after it, the student's first.
+        # The runner initialises the weights right after this, the student's first.
         set_random_seed(runner.seed)
 
     def before_train_epoch(self, runner: Runner) -> None:
         _seed(runner.seed, runner.iter)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Optional[dict] = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         _seed(runner.seed, runner.iter + 1)
 
 

@@ -1,3 +1,5 @@
+"""Records of a run that a comparison reads: weights, images, times, memory and metrics."""
+
 import hashlib
 import json
 import sys
@@ -14,34 +16,33 @@ from rtm_kd.registry import HOOKS
 from rtm_kd.utils.files import atomic_write
 from rtm_kd.utils.internals import unwrap_model
 
-#: A line for each beginning, epoch and evaluation of the run, in its work dir.
+#: File in the work dir with a line for each start, epoch and evaluation.
 RECORDS = 'records.jsonl'
-#: Where the run is at the moment.
+#: File in the work dir with the current iteration.
 POSITION = 'position.json'
-# Rows and columns of an image that one is taken of: any other crop, flip or colour shows in
-# these, and reading every pixel would cost a GPU's loop some ten milliseconds an iteration.
+# Every so many rows and columns of an image are hashed: enough to notice another crop, flip or
+# colour, while hashing every pixel would cost a GPU some ten milliseconds an iteration.
 _STRIDE = 8
 _SECONDS_BETWEEN_POSITIONS = 1.0
 
 
 @HOOKS.register_module()
 class RunRecordHook(Hook):
-    """Writes down what two runs are compared by, also where one was interrupted and resumed.
+    """Write what two runs are compared by, across interruptions.
 
     Each line of ``records.jsonl`` in the work dir is one of
 
     - ``{'begin': iteration, 'epoch', 'max_epochs', 'max_iters', 'train_images', 'student',
-      'time'}``: ``train_images`` is their number, ``student`` a digest of the student's weights
-      at that moment;
-    - ``{'epoch': number, 'seconds', 'iters', 'images', 'memory', 'time'}``: seconds of training
-      without evaluation, a digest of all images as the model got them, and the most bytes
-      held so far, see :func:`peak_memory`;
+      'time'}``, with the number of images and a digest of the student's weights;
+    - ``{'epoch': number, 'seconds', 'iters', 'images', 'memory', 'time'}``, with the seconds of
+      training without evaluation, a digest of the images that the model got, and the
+      :func:`peak_memory` so far;
     - ``{'val': epoch, 'metrics'}``.
 
-    Epochs are counted from 1, ``time`` is in seconds since the epoch.
+    Epochs are counted from 1; ``time`` is a Unix time.
     """
 
-    # Its clock stops before an epoch's checkpoint is saved.
+    # The clock stops before the checkpoint of an epoch is saved.
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
@@ -68,13 +69,7 @@ class RunRecordHook(Hook):
             self._images.update(str(tuple(image.shape)).encode())
             self._images.update(_bytes(image[..., ::_STRIDE, ::_STRIDE]))
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Optional[dict] = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         if time.time() - self._written >= _SECONDS_BETWEEN_POSITIONS:
             self._write_position(runner, runner.iter + 1)
 
@@ -99,7 +94,7 @@ class RunRecordHook(Hook):
 
     def _write(self, runner: Runner, record: dict) -> None:
         with Path(runner.work_dir, RECORDS).open('a', encoding='utf-8') as file:
-            # The line before may have been cut off by a kill.
+            # A kill may have cut the last line off.
             file.write('\n' + json.dumps(record))
 
     def _write_position(self, runner: Runner, done: int) -> None:
@@ -110,7 +105,7 @@ class RunRecordHook(Hook):
 
 
 def digest_of_student(model: nn.Module) -> str:
-    """Return a digest of all weights and buffers of a model, of a distillation's student."""
+    """Return a digest of the weights and buffers of a model, or of a distillation's student."""
     model = unwrap_model(model)
     student = getattr(model, 'architecture', model)
     digest = hashlib.blake2b(digest_size=16)
@@ -125,15 +120,15 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process held at once, of the GPU's memory if it has one.
+    """Return the peak memory of this process in bytes, that of the GPU if there is one.
 
-    Without a GPU it is the resident memory, code included; processes that load data are not.
-    On Windows it is not known, and 0.
+    Without a GPU it is the resident memory, with code and without data loading processes. It is
+    unknown on Windows, and 0.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     try:
-        # Unlike getrusage it knows nothing of the process that started this one.
+        # getrusage would include the process that started this one.
         status = Path('/proc/self/status').read_text()
         return next(
             int(line.split()[1]) * 1024 for line in status.split('\n') if line.startswith('VmHWM')

@@ -1,7 +1,6 @@
-import atexit
-import functools
+"""A checkpoint when a cluster terminates the run, and resuming from it inside an epoch."""
+
 import itertools
-import multiprocessing
 import os
 import signal
 import sys
@@ -15,25 +14,25 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import Sampler
 
+from rtm_kd.engine.workers import shield_workers
 from rtm_kd.registry import HOOKS
 from rtm_kd.utils.internals import built_loops, is_resuming
 
-#: What a process that SIGTERM has ended reports: 128 and the number of the signal.
+#: Exit status after a SIGTERM.
 EXIT_CODE = 128 + signal.SIGTERM
 
 
 @HOOKS.register_module()
 class SaveOnTerminationHook(Hook):
-    """Saves a checkpoint and exits when a cluster asks the run to go, and goes on from there.
+    """Save a checkpoint on SIGTERM and exit; ``--resume`` continues inside the epoch.
 
-    On SIGTERM the iteration under way is finished, then ``terminated.pth`` is written and
-    the process exits with status 143. A run that resumes from it trains on what was left
-    of the epoch, or validates first where a validation was cut short. In a distributed run it
-    is enough that one process gets the signal.
+    The current iteration is finished, then ``terminated.pth`` is written and the process exits with
+    status 143. A run that resumes from it trains on the rest of the epoch's images, or validates
+    first if a validation was interrupted. In a distributed run a signal to one process is enough.
 
     Args:
-        interval (int): Iterations between two agreements among the processes of a
-            distributed run, each of which waits for the GPU once. Defaults to 10.
+        interval (int): Iterations between two agreements among the processes of a distributed
+            run, each of which waits for the GPU once. Defaults to 10.
     """
 
     # After everything that belongs to the iteration, such as EMA and the schedulers.
@@ -44,7 +43,7 @@ class SaveOnTerminationHook(Hook):
         self._asked = False
         self._previous: Optional[Callable] = None
         self._whole: Optional[Sampler] = None
-        # Of the epoch under way: what the run that is resumed did, in images and iterations.
+        # What the resumed run did of this epoch, in images and in iterations.
         self._resumed_samples = 0
         self._done = 0
         self._validation_due = False
@@ -56,16 +55,10 @@ class SaveOnTerminationHook(Hook):
             self._validation_due = meta.get('validation_due', False)
 
     def before_train(self, runner: Runner) -> None:
-        # Python lets only the main thread have a signal; elsewhere the run goes without.
+        # Python handles signals in the main thread only; a run in another one ignores SIGTERM.
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._ask)
-        # A cluster signals the loaders' processes as well, and they have to go on until the end,
-        # when Python would ask them to go in the same way and wait for it.
-        atexit.unregister(_end_workers)
-        atexit.register(_end_workers)
-        for loop in built_loops(runner):
-            loader = loop.dataloader
-            loader.worker_init_fn = functools.partial(_ignore_sigterm, loader.worker_init_fn)
+        shield_workers(loop.dataloader for loop in built_loops(runner))
         if self._validation_due and runner.val_loop is not None:
             self._validation_due = False
             runner.val_loop.run()
@@ -74,7 +67,7 @@ class SaveOnTerminationHook(Hook):
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
         loader = runner.train_loop.dataloader
-        # In samples: this run may have another batch size, or another number of processes.
+        # From images: this run may have another batch size or number of processes.
         self._done = self._resumed_samples // (loader.batch_size * dist.get_world_size())
         self._resumed_samples = 0
         if self._done > 0:
@@ -82,7 +75,7 @@ class SaveOnTerminationHook(Hook):
             self._whole = batches.sampler
             batches.sampler = SkipFirstSamples(self._whole, self._done * loader.batch_size)
             runner.logger.info(
-                f'Epoch {runner.epoch + 1}: its first {self._done} iterations were done'
+                f'Epoch {runner.epoch + 1}: resumed after its first {self._done} iterations'
             )
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -90,13 +83,7 @@ class SaveOnTerminationHook(Hook):
             runner.train_loop.dataloader.batch_sampler.sampler = self._whole
             self._whole = None
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Optional[dict] = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         if self._agreed(self.every_n_train_iters(runner, self.interval)):
             done = self._done + batch_idx + 1
             samples = done * runner.train_dataloader.batch_size * dist.get_world_size()
@@ -104,19 +91,13 @@ class SaveOnTerminationHook(Hook):
                 runner, epoch=runner.epoch, iter=runner.iter + 1, samples_of_epoch=samples
             )
 
-    def after_val_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Optional[dict] = None,
-    ) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         if self._agreed(self.every_n_inner_iters(batch_idx, self.interval)):
-            # For the validation EMAHook has put its weights in place of the trained ones.
+            # EMAHook has swapped in its averaged weights for the validation.
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook.after_val_epoch(runner)
-            # Both counters stand at the end of the epoch already.
+            # Both counters are at the end of the epoch already.
             self._save_and_exit(runner, epoch=runner.epoch, iter=runner.iter, validation_due=True)
 
     def after_train(self, runner: Runner) -> None:
@@ -128,7 +109,7 @@ class SaveOnTerminationHook(Hook):
         self._asked = True
 
     def _agreed(self, at_interval: bool) -> bool:
-        """Whether to go now, the same answer on every process."""
+        """Return whether to exit now, the same on every process."""
         if dist.is_distributed():
             if not at_interval:
                 return False
@@ -144,15 +125,15 @@ class SaveOnTerminationHook(Hook):
             with open(os.path.join(runner.work_dir, 'last_checkpoint'), 'w') as file:
                 file.write(path)
             runner.logger.warning(
-                f'SIGTERM: saved {path} after iteration {meta["iter"]}; go on with --resume'
+                f'SIGTERM: saved {path} after iteration {meta["iter"]}; continue with --resume'
             )
-        # Nobody leaves while the first process writes: its launcher would end it too.
+        # Whichever process exits first, its launcher ends the others, also one that writes.
         dist.barrier()
         sys.exit(EXIT_CODE)
 
 
 class SkipFirstSamples(Sampler):
-    """A sampler without its first samples, of the same length for those who count by it."""
+    """A sampler without its first samples, but of the same length, which counts an epoch."""
 
     def __init__(self, sampler: Sampler, start: int) -> None:
         self.sampler = sampler
@@ -163,20 +144,3 @@ class SkipFirstSamples(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         return itertools.islice(self.sampler, self.start, None)
-
-
-def _ignore_sigterm(init: Optional[Callable], worker_id: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if init is not None:
-        init(worker_id)
-
-
-def _end_workers() -> None:
-    # When a run has failed they are still there at the end of the process, and multiprocessing
-    # would ask them with the signal that they are deaf to, and wait for ever.
-    workers = [child for child in multiprocessing.active_children() if child.daemon]
-    if workers:
-        # Or torch takes their end for another failure.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for worker in workers:
-        worker.kill()

@@ -1,3 +1,5 @@
+"""Optimizer wrappers."""
+
 from .cpu_amp_optim_wrapper import CpuAmpOptimWrapper
 
 __all__ = ['CpuAmpOptimWrapper']
