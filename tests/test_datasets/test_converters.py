@@ -15,7 +15,7 @@ from PIL import Image
 
 from rtm_kd.datasets.converters import CocoWriter, convert_dataset, open_annotations
 from rtm_kd.datasets.prepare import prepare_data
-from rtm_kd.utils import image_size
+from rtm_kd.utils.image_size import image_size
 
 
 def read(path):
@@ -970,7 +970,7 @@ def no_yaml(root):
         (no_yaml, {}, r"data\.yaml can't be read as YAML"),
         (wrong_path, {}, 'names pictures, and there is no .*pictures'),
         (one_yolo_image, {}, 'no annotations for validation.*--val-ann.*--val-fraction'),
-        (one_yolo_image, dict(val_fraction=0.5), 'can divide nothing'),
+        (one_yolo_image, dict(val_fraction=0.5), 'nothing to divide'),
         (one_yolo_image, dict(val_fraction=0.5, val_ann='images'), '--val-ann and --val-fraction'),
         (one_yolo_image, dict(train_ann='nothing'), 'there is no .*nothing'),
         (one_yolo_image, dict(val_ann='images', classes=['b']), 'no class "b"; it has a'),
