@@ -14,10 +14,11 @@ from rtm_kd.checks.config import (
     check_output_folder,
     check_values,
 )
-from rtm_kd.datasets.prepare import PreparedData, prepare_data
+from rtm_kd.datasets.prepare import DataSource, PreparedData, prepare_data
 from rtm_kd.datasets.write_configs import (
     SIZES,
     ConfigPaths,
+    Training,
     changed_configs,
     choose_schedule,
     config_paths,
@@ -96,7 +97,7 @@ def distill(
     Args:
         data_root, train_ann, val_ann, train_img, val_img, classes, val_fraction, seed,
             train_on_background: The data, as
-            :func:`~rtm_kd.datasets.prepare.prepare_data` takes them.
+            :class:`~rtm_kd.datasets.prepare.DataSource` takes them.
         student, teacher (str): Sizes, of ``'tiny'``, ``'s'``, ``'m'``, ``'l'`` and ``'x'``.
         templates (str): The folder ``configs/custom_dataset``.
         teacher_ckpt (str, optional): Path or URL of the teacher's weights, or ``'coco'`` for
@@ -126,9 +127,8 @@ def distill(
     teacher_start, student_start = _weights(teacher_ckpt, teacher), _weights(student_ckpt, student)
     if not train_teacher and teacher_start is None:
         raise UsageError(_no_teacher(teacher))
-    data = prepare_data(
+    source = DataSource(
         data_root,
-        os.path.join(work_dir, name, 'annotations'),
         train_ann,
         val_ann,
         train_img,
@@ -138,6 +138,7 @@ def distill(
         seed,
         train_on_background,
     )
+    data = prepare_data(source, os.path.join(work_dir, name, 'annotations'))
     images = data.num_train_images
     student_schedule = schedule = choose_schedule(
         images, batch_size, epochs, lr, pretrained=student_start is not None
@@ -159,17 +160,13 @@ def distill(
     student_run = Path(work_dir, paths.distillation.stem)
     texts = render_configs(
         paths,
-        data,
-        schedule,
-        student_schedule.epochs,
-        student,
-        teacher,
-        str(teacher_run / BEST) if train_teacher else teacher_start,
         Path(templates),
-        img_size=img_size,
-        num_workers=num_workers,
-        teacher_start=teacher_start if train_teacher else None,
-        student_start=student_start,
+        data,
+        Training(teacher, schedule, teacher_start if train_teacher else None),
+        Training(student, student_schedule, student_start),
+        str(teacher_run / BEST) if train_teacher else teacher_start,
+        img_scale=(img_size, img_size),
+        train_num_workers=num_workers,
     )
     changed = changed_configs(texts, overwrite)
     _check_run(student_run, bool(changed), resume)

@@ -44,7 +44,7 @@ def split_coco(
     if len(groups) < 2:
         raise UsageError(
             f'--val-fraction has nothing to divide: the {len(images)} images are '
-            f'{len(groups)} without their copies; add images, or name some to evaluate on with --val-ann'
+            f'{len(groups)} without their copies; add images, or name others with --val-ann'
         )
     classes = defaultdict(set)
     for annotation in content['annotations']:

@@ -1,49 +1,22 @@
+"""The interface of the formats, and how they find splits, files and folders."""
+
 import codecs
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 from mmengine.utils import track_iter_progress
 
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.image_size import EXTENSIONS
 
-from .coco_writer import describe, describe_dropped
+from .coco_writer import Converted
 
 ALL = 'all'
-_ALIASES = {'training': 'train', 'valid': 'val', 'validation': 'val'}
-
-
-@dataclass
-class Converted:
-    """One split as COCO annotations.
-
-    Attributes:
-        content (dict): What a COCO file holds.
-        image_folder (Path): What its file names are relative to.
-        dropped (dict[str, list[str]]): What was left out -> where.
-        notes (list[str]): Lines on what else the user may want to know.
-        file (Path, optional): The file that holds exactly this already.
-    """
-
-    content: dict[str, Any]
-    image_folder: Path
-    dropped: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    file: Optional[Path] = None
-
-    @property
-    def summary(self) -> list[str]:
-        """Lines on what was read, dropped and else found."""
-        return [describe(self.content), *self.account]
-
-    @property
-    def account(self) -> list[str]:
-        """Lines on what was dropped and else found."""
-        return [*describe_dropped(self.dropped), *self.notes]
+_SPLITS = dict(train='train', training='train', test='test')
+_SPLITS.update(val='val', valid='val', validation='val')
 
 
 class Annotations:
@@ -51,11 +24,11 @@ class Annotations:
 
     Attributes:
         format (str): Name of the format.
-        path (Path): Where they are.
+        path (Path): The file or folder.
         splits (list[str]): Of ``'train'``, ``'val'``, ``'test'``; ``['all']`` if the files
-            tell no splits apart.
+            don't tell splits apart.
         classes (list[str]): Names of the classes, in the order of their labels.
-        missing (dict[str, str]): Split that is named and not there -> what to do about it.
+        missing (dict[str, str]): Split that is named but not there -> what to do about it.
     """
 
     format: str
@@ -69,8 +42,8 @@ class Annotations:
 
         Args:
             split (str): One of :attr:`splits`.
-            classes (list[str], optional): The classes to take, in the order of their
-                labels. Defaults to all.
+            classes (list[str], optional): The classes to use, in the order of their labels.
+                Defaults to all.
         """
         raise NotImplementedError
 
@@ -79,16 +52,20 @@ class Annotations:
         return next((name for name in (use, ALL) if name in self.splits), None)
 
 
-def with_progress(files: list[Path]) -> Iterable[Path]:
-    """Go through files, and on a terminal show how far, and how long it will take."""
+def with_progress(files: list) -> Iterable:
+    """Iterate over files, on a terminal with a progress bar and the time that is left."""
     return track_iter_progress(files, file=sys.stderr) if sys.stderr.isatty() else files
 
 
 def split_name(name: str) -> Optional[str]:
     """Return ``'train'``, ``'val'`` or ``'test'`` for a file or folder that is called so."""
-    name = name.lower()
-    name = _ALIASES.get(name, name)
-    return name if name in ('train', 'val', 'test') else None
+    return _SPLITS.get(name.lower())
+
+
+def split_of_parents(file: Path, folder: Path) -> Optional[str]:
+    """Return the split that the nearest of a file's folders is called, up to ``folder``."""
+    parents = file.relative_to(folder).parts[-2::-1]
+    return next(filter(None, map(split_name, parents)), None)
 
 
 def files_with(folder: Path, *suffixes: str) -> list[Path]:
@@ -121,17 +98,20 @@ def relative_name(path: Union[str, os.PathLike], folder: Path) -> str:
     return (path.relative_to(folder) if folder in path.parents else path).as_posix()
 
 
-def subfolder(folder: Path, *names: str) -> Optional[Path]:
-    """Return the first of these folders that a folder has, in upper or lower case."""
-    found = {child.name.lower(): child for child in sorted(folder.glob('*')) if child.is_dir()}
-    return next((found[name] for name in names if name in found), None)
+def swap_folder(path: Path, old: str, new: str) -> Optional[Path]:
+    """Return a path with another name for its last folder called ``old``, None without one."""
+    parts = list(path.parts)
+    if old not in parts:
+        return None
+    parts[len(parts) - 1 - parts[::-1].index(old)] = new
+    return Path(*parts)
 
 
 def path_ends(name: str) -> list[str]:
-    """Return a path and ever shorter ends of it, as it may be below a folder of this machine.
+    """Return a path and its ends, from long to short, one of which a folder here may have.
 
     Args:
-        name (str): Of any machine: ``C:\\mine\\images\\a.jpg``, ``/home/me/images/a.jpg``.
+        name (str): A path of any machine: ``C:\\mine\\images\\a.jpg``, ``/home/me/a.jpg``.
     """
     parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
     return ['/'.join(parts[start:]) for start in range(len(parts))]
@@ -141,11 +121,16 @@ def read_text(path: Path) -> str:
     """Read a text file of names or paths.
 
     Raises:
-        ValueError: If it can't be read as UTF-8, or as the UTF-16 that Windows marks as such.
+        ValueError: If it is neither UTF-8 nor the UTF-16 that Windows marks as such.
     """
     try:
         text = path.read_bytes()
         wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return text.decode('utf-16' if wide else 'utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} can't be read as text in UTF-8 ({error})") from error
+        raise UsageError(f"{path} can't be read as text ({error}); save it as UTF-8") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a text file that are not empty, without spaces around them."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
