@@ -137,7 +137,7 @@ def test_a_written_config_is_yours_and_not_written_over(here, unchecked, data_ro
     paths = dry(data_root, name='mine', train_teacher=True).configs
     mine = paths.teacher.read_text().replace('max_epochs = 2', 'max_epochs = 7')
     paths.teacher.write_text(mine)
-    with pytest.raises(ValueError, match=r'rtmdet_s_mine\.py is there.*max_epochs = 7.*max_epochs'):
+    with pytest.raises(ValueError, match=r'rtmdet_s_mine\.py exists.*max_epochs = 7.*max_epochs'):
         dry(data_root, name='mine', train_teacher=True)
     assert paths.teacher.read_text() == mine
     dry(data_root, name='mine', train_teacher=True, overwrite=True)
@@ -275,8 +275,8 @@ def test_weights_to_start_from_reach_the_student(run, here, unchecked, data_root
         (dict(train_teacher=True, batch_size=13), '--batch-size 13 is more than the 12 images'),
         (dict(train_teacher=True, img_size=100), 'multiple of 32.*100'),
         (dict(train_teacher=True, epochs=0), '--epochs must be above 0, got 0'),
-        (dict(train_teacher=True, config_out='student.pth'), 'student.pth is no folder.*--config'),
-        (dict(train_teacher=True, work_dir='student.pth/runs'), 'student.pth is no folder.*--work'),
+        (dict(train_teacher=True, config_out='student.pth'), 'student.pth is not.*--config'),
+        (dict(train_teacher=True, work_dir='student.pth/runs'), 'student.pth is not.*--work'),
         (dict(train_teacher=True, student='xs'), '--student must be one of tiny, s.*"xs"'),
         (dict(train_teacher=True, classes=['disc', 'disc']), "two classes of one name: 'disc'"),
     ],
