@@ -91,13 +91,12 @@ def prepare_data(source: DataSource, out_dir: str) -> PreparedData:
     background = '' if source.train_on_background else ', which are not trained on'
     messages = [
         f'{train.format} annotations in {train.path}',
-        f'train: {trained.describe(background)}',
-        *[f'train: {line}' for line in trained.account],
+        *[f'train: {line}' for line in trained.summary(background)],
     ]
     _check_boxes(trained, 'train', train, names)
     if source.val_fraction is None:
         evaluated = val.convert(val_split, names)
-        messages += [f'val: {line}' for line in evaluated.summary]
+        messages += [f'val: {line}' for line in evaluated.summary()]
     else:
         folder = trained.image_folder
         parts = split_coco(trained.content, folder, source.val_fraction, source.seed)
@@ -151,7 +150,7 @@ def _open(source: DataSource, root: Path) -> tuple[Annotations, str, Annotations
     if source.val_ann:
         images = _find(source.val_img, root, is_folder=True) or images
         val = open_annotations(_find(source.val_ann, root), root, images, source.classes)
-        return train, split, val, val.split_for('val') or val.splits[0]
+        return train, split, val, val.split_for('val') or next(iter(val.splits))
     if source.val_fraction is None and 'val' not in train.splits:
         if 'val' in train.missing:
             raise UsageError(
@@ -210,7 +209,7 @@ def _check_boxes(part: Converted, use: str, annotations: Annotations, names: lis
     )
     raise UsageError(
         f'the {use} annotations of {annotations.path} have no box of {names}'
-        f'{difficult if crowds else ""} ({"; ".join(part.summary)})'
+        f'{difficult if crowds else ""} ({"; ".join(part.summary())})'
         + ''.join(f'; {REMEDIES[what]}' for what in part.dropped if what in REMEDIES)
     )
 

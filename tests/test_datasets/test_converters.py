@@ -111,7 +111,7 @@ def test_yolo_gives_the_boxes_of_coco(yolo_root, coco, path):
     assert annotations.format == 'YOLO'
     assert annotations.classes == list(CLASSES)
     converted = annotations.convert(annotations.split_for('train'))
-    assert converted.summary == ['images: 12, boxes: 12 (disc 6, square 6)']
+    assert converted.summary() == ['images: 12, boxes: 12 (disc 6, square 6)']
     assert boxes(converted.content) == boxes(coco)
     assert all(
         (converted.image_folder / i['file_name']).is_file() for i in converted.content['images']
@@ -182,7 +182,7 @@ def test_yolo_counts_what_it_drops_and_says_where(tmp_path):
         ('a.jpg', 'red cell', 56, 18, 8, 12),
         ('a.jpg', 'white cell', 6.4, 4.8, 12.8, 19.2),
     ]
-    assert converted.summary == [
+    assert converted.summary() == [
         'images: 2 (1 without boxes), boxes: 3 (red cell 2, white cell 1)',
         'dropped boxes given twice: 1 (labels/a.txt:3)',
         'dropped boxes of other classes: 1 (labels/a.txt:4: 7)',
@@ -221,7 +221,7 @@ def test_voc_counts_what_it_drops_and_says_where(tmp_path):
         ('a.JPG', 'cat', 4, 4, 6, 6),
     ]
     assert [a['iscrowd'] for a in converted.content['annotations']] == [0, 1]
-    assert converted.summary == [
+    assert converted.summary() == [
         'images: 1, boxes: 2 (cat 2, dog 0)',
         'dropped boxes of no size, under a pixel: 1 (Annotations/a.xml, object 3)',
         'dropped boxes outside their image: 1 (Annotations/a.xml, object 4)',
@@ -523,7 +523,7 @@ def test_coco_images_that_are_not_as_annotated_are_left_out(photos):
     write(photos / 'all.json', json.dumps(coco_content(names='abcde')))
     converted = open_annotations(photos, photos).convert('all')
     assert boxes(converted.content) == [('d.jpg', 'a', 1, 2, 30, 20)]
-    assert converted.summary[1:] == [
+    assert converted.summary()[1:] == [
         'dropped images of another size than annotated: 2 (a.jpg: 64x48, not 48x64, '
         'b.jpg: 64x48, not 32x24)',
         "dropped images that can't be read: 1 (c.jpg)",
@@ -647,7 +647,7 @@ def test_yolo_labels_from_1_are_refused_until_the_names_say_so(tmp_path):
     write(tmp_path / 'data.yaml', 'names: {1: cat, 2: dog}')
     annotations = open_annotations(tmp_path, tmp_path)
     assert annotations.classes == ['cat', 'dog']
-    assert annotations.convert('all').summary == ['images: 2, boxes: 4 (cat 2, dog 2)']
+    assert annotations.convert('all').summary() == ['images: 2, boxes: 4 (cat 2, dog 2)']
 
 
 def test_a_yolo_class_that_is_not_there_is_pointed_out(tmp_path):
@@ -786,7 +786,7 @@ def test_labels_that_windows_wrote_are_read(tmp_path):
     (tmp_path / 'labels/a.txt').write_bytes('0 0.5 0.5 0.5 0.5\r\n'.encode('utf-16'))
     (tmp_path / 'classes.txt').write_bytes('Größe\r\n'.encode('utf-8-sig'))
     annotations = open_annotations(tmp_path, tmp_path)
-    assert annotations.convert('all').summary == ['images: 1, boxes: 1 (Größe 1)']
+    assert annotations.convert('all').summary() == ['images: 1, boxes: 1 (Größe 1)']
 
 
 VOC_LAYOUTS = [
@@ -1042,7 +1042,7 @@ def test_an_image_of_an_odd_name_has_no_file(photos, name):
     write(photos / 'all.json', json.dumps(content))
     converted = open_annotations(photos, photos).convert('all')
     assert len(converted.content['images']) == 3
-    summary, dropped = converted.summary
+    summary, dropped = converted.summary()
     assert summary.startswith('images: 3, ')
     assert dropped.startswith('dropped images without a file: 1 (')
 
@@ -1054,7 +1054,7 @@ def test_a_list_of_images_may_have_an_odd_line(tmp_path, line):
     converted = open_annotations(tmp_path / 'train.txt', tmp_path).convert('all')
     assert len(converted.content['images']) == 1
     write(tmp_path / 'data.yaml', json.dumps(dict(names=['a'], train='images', val=line)))
-    assert open_annotations(tmp_path, tmp_path).splits == ['train']
+    assert list(open_annotations(tmp_path, tmp_path).splits) == ['train']
     write(tmp_path / 'data.yaml', json.dumps(dict(names=line, train='images')))
     assert open_annotations(tmp_path, tmp_path).classes == [line]
 
@@ -1064,7 +1064,7 @@ def test_a_list_of_annotations_may_have_a_long_line(voc_root, tmp_path):
     write(tmp_path / 'VOC/ImageSets/Main/train.txt', '0', 5000 * 'a')
     converted = open_annotations(tmp_path / 'VOC', tmp_path / 'VOC').convert('train')
     assert len(converted.content['images']) == 1
-    assert converted.summary[1].startswith('dropped listed images without annotations: 1 (')
+    assert converted.summary()[1].startswith('dropped listed images without annotations: 1 (')
 
 
 def test_odd_names_are_printed_in_a_line(photos, tmp_path):

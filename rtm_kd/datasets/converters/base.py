@@ -1,42 +1,54 @@
-"""The interface of the formats, and how they find splits, files and folders."""
+"""The interface of the formats."""
 
-import codecs
-import os
-import sys
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Optional, Union
-
-from mmengine.utils import track_iter_progress
-
-from rtm_kd.utils.errors import UsageError
-from rtm_kd.utils.image_size import EXTENSIONS
+from typing import Any, Optional
 
 from .coco_writer import Converted
 
 ALL = 'all'
-_SPLITS = dict(train='train', training='train', test='test')
-_SPLITS.update(val='val', valid='val', validation='val')
 
 
-class Annotations:
+class Annotations(ABC):
     """Annotations of one format, in the splits that their files name.
+
+    Args:
+        path (Path): The file or folder.
+        root (Path): Folder of the dataset.
+        images (Path, optional): Folder of the images, where it is not found automatically.
+        names (list[str], optional): The classes, where the format has only their numbers.
 
     Attributes:
         format (str): Name of the format.
-        path (Path): The file or folder.
-        splits (list[str]): Of ``'train'``, ``'val'``, ``'test'``; ``['all']`` if the files
+        splits (dict): ``'train'``, ``'val'`` or ``'test'`` -> its files; ``'all'`` if the files
             don't tell splits apart.
         classes (list[str]): Names of the classes, in the order of their labels.
         missing (dict[str, str]): Split that is named but not there -> what to do about it.
+
+    Raises:
+        ValueError: If they can't be read, or two classes have the same name.
     """
 
     format: str
-    path: Path
-    splits: list[str]
+    splits: dict[str, Any]
     classes: list[str]
-    missing: dict[str, str] = {}
 
+    def __init__(
+        self,
+        path: Path,
+        root: Path,
+        images: Optional[Path] = None,
+        names: Optional[list[str]] = None,
+    ) -> None:
+        self.path, self.root, self.images, self.names = path, root, images, names
+        self.missing: dict[str, str] = {}
+        self._read()
+
+    @abstractmethod
+    def _read(self) -> None:
+        """Find the splits and the classes."""
+
+    @abstractmethod
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         """Read a split into COCO annotations.
 
@@ -45,92 +57,7 @@ class Annotations:
             classes (list[str], optional): The classes to use, in the order of their labels.
                 Defaults to all.
         """
-        raise NotImplementedError
 
     def split_for(self, use: str) -> Optional[str]:
         """Return the split to use as ``'train'`` or ``'val'``, None if there is none."""
         return next((name for name in (use, ALL) if name in self.splits), None)
-
-
-def with_progress(files: list) -> Iterable:
-    """Iterate over files, on a terminal with a progress bar and the time that is left."""
-    return track_iter_progress(files, file=sys.stderr) if sys.stderr.isatty() else files
-
-
-def split_name(name: str) -> Optional[str]:
-    """Return ``'train'``, ``'val'`` or ``'test'`` for a file or folder that is called so."""
-    return _SPLITS.get(name.lower())
-
-
-def split_of_parents(file: Path, folder: Path) -> Optional[str]:
-    """Return the split that the nearest of a file's folders is called, up to ``folder``."""
-    parents = file.relative_to(folder).parts[-2::-1]
-    return next(filter(None, map(split_name, parents)), None)
-
-
-def files_with(folder: Path, *suffixes: str) -> list[Path]:
-    """Return the files below a folder that end so, in upper or lower case, in order."""
-    found, walked = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        # A link may lead back to a folder above it.
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith('.') and os.path.realpath(Path(parent, name)) not in walked
-        )
-        walked.add(os.path.realpath(parent))
-        found += [
-            Path(parent, name)
-            for name in sorted(names)
-            if name.lower().endswith(suffixes) and not name.startswith('.')
-        ]
-    return found
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Return the images below a folder, in order."""
-    return files_with(folder, *EXTENSIONS)
-
-
-def relative_name(path: Union[str, os.PathLike], folder: Path) -> str:
-    """Return a path as COCO names it: relative to the image folder, if it is below it."""
-    path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
-    return (path.relative_to(folder) if folder in path.parents else path).as_posix()
-
-
-def swap_folder(path: Path, old: str, new: str) -> Optional[Path]:
-    """Return a path with another name for its last folder called ``old``, None without one."""
-    parts = list(path.parts)
-    if old not in parts:
-        return None
-    parts[len(parts) - 1 - parts[::-1].index(old)] = new
-    return Path(*parts)
-
-
-def path_ends(name: str) -> list[str]:
-    """Return a path and its ends, from long to short, one of which a folder here may have.
-
-    Args:
-        name (str): A path of any machine: ``C:\\mine\\images\\a.jpg``, ``/home/me/a.jpg``.
-    """
-    parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
-    return ['/'.join(parts[start:]) for start in range(len(parts))]
-
-
-def read_text(path: Path) -> str:
-    """Read a text file of names or paths.
-
-    Raises:
-        ValueError: If it is neither UTF-8 nor the UTF-16 that Windows marks as such.
-    """
-    try:
-        text = path.read_bytes()
-        wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return text.decode('utf-16' if wide else 'utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} can't be read as text ({error}); save it as UTF-8") from error
-
-
-def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text file that are not empty, without spaces around them."""
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]

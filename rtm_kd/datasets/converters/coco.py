@@ -17,15 +17,8 @@ from rtm_kd.datasets.coco_format import (
 )
 from rtm_kd.utils.errors import UsageError
 
-from .base import (
-    ALL,
-    Annotations,
-    Converted,
-    path_ends,
-    split_name,
-    split_of_parents,
-    with_progress,
-)
+from . import files
+from .base import ALL, Annotations, Converted
 from .coco_writer import OTHER_CLASSES, check_class_names
 from .other_formats import name_other_format
 
@@ -37,25 +30,17 @@ _SPLIT = re.compile(r'(?<![a-z])(train|val|test)(val|ing|id|idation|set)?(?![a-z
 class CocoAnnotations(Annotations):
     """COCO's JSON, which stays unchanged where possible.
 
-    Args:
-        path (Path): A file, or a folder with a file for each split, in it or up to two folders
-            below: ``annotations/instances_train2017.json``, ``train/_annotations.coco.json``.
-        root (Path): Folder of the dataset, below which the images are.
-        images (Path, optional): Folder of the images. Found by their names by default.
-
-    Raises:
-        ValueError: If it is not a COCO file, or two classes have the same name.
+    The path is a file, or a folder with a file for each split, in it or up to two folders below:
+    ``annotations/instances_train2017.json``, ``train/_annotations.coco.json``.
     """
 
     format = 'COCO'
 
-    def __init__(self, path: Path, root: Path, images: Optional[Path] = None) -> None:
-        self.path, self.root, self._images = path, root, images
-        self._files = {ALL: path} if path.is_file() else coco_files(path)
-        self.splits = list(self._files)
+    def _read(self) -> None:
+        self.splits = {ALL: self.path} if self.path.is_file() else coco_files(self.path)
         # A file for testing, without annotations, is not read unless it is asked for.
         self._contents: dict[str, tuple[dict, bool]] = {}
-        content, _ = self._read(self.split_for('train') or self.splits[0])
+        content, _ = self._content(self.split_for('train') or next(iter(self.splits)))
         categories = content['categories']
         boxed = {annotation['category_id'] for annotation in content['annotations']}
         # Roboflow's first category is the name of the project, above all others and without boxes.
@@ -67,11 +52,11 @@ class CocoAnnotations(Annotations):
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         classes = classes or self.classes
-        content, completed = self._read(split)
+        content, completed = self._content(split)
         folder, by_ends = self._find_images(split, [i['file_name'] for i in content['images']])
         converted = Converted(content, folder)
         images, seen = [], set()
-        for image in with_progress(content['images']):
+        for image in files.with_progress(content['images']):
             name = _name_in(folder, image['file_name'], by_ends) or image['file_name']
             if by_ends and name in seen:
                 where = f'{image["file_name"]}, as {name}'
@@ -85,14 +70,14 @@ class CocoAnnotations(Annotations):
         # MMYOLO's own tools number the classes in the order of the file.
         known = [c['name'] for c in content['categories'] if c['name'] in classes]
         if not completed and images == content['images'] and known == classes:
-            converted.file = self._files[split]
+            converted.file = self.splits[split]
         converted.content = _with_classes(content, images, classes, converted)
         return converted
 
-    def _read(self, split: str) -> tuple[dict[str, Any], bool]:
+    def _content(self, split: str) -> tuple[dict[str, Any], bool]:
         """Return what a file holds, and whether it had to be completed."""
         if split not in self._contents:
-            file = self._files[split]
+            file = self.splits[split]
             content = read_annotations(str(file))
             missing = missing_lists(content)
             if missing:
@@ -119,13 +104,13 @@ class CocoAnnotations(Annotations):
         def count(place: tuple[bool, Path]) -> int:
             return sum(_name_in(place[1], name, place[0]) is not None for name in names[:_TRIED])
 
-        file = self._files[split]
-        folders = [self._images] if self._images else list(_folders(file, self.root))
+        file = self.splits[split]
+        folders = [self.images] if self.images else list(_folders(file, self.root))
         by_ends, folder = best = max(itertools.product((False, True), folders), key=count)
         if names and not count(best):
             where = (
                 f'{folder} has none of them'
-                if self._images
+                if self.images
                 else f'no folder in {self.root} has them'
             )
             raise UsageError(
@@ -144,7 +129,7 @@ def coco_files(folder: Path) -> dict[str, Path]:
     found: dict[str, list[Path]] = {}
     for pattern in ('*.json', '*/*.json', '*/*/*.json'):
         for file in filter(_looks_like_coco, sorted(folder.glob(pattern))):
-            split = _split_in(file.stem) or split_of_parents(file, folder) or ALL
+            split = _split_in(file.stem) or files.split_of_parents(file, folder) or ALL
             found.setdefault(split, []).append(file)
     if 'train' in found:
         found.pop(ALL, None)
@@ -177,7 +162,7 @@ def _looks_like_coco(file: Path) -> bool:
 
 
 def _folders(file: Path, root: Path) -> Iterable[Path]:
-    split = _split_in(file.stem) or split_name(file.parent.name)
+    split = _split_in(file.stem) or files.split_name(file.parent.name)
     if split:
         yield from (root / 'images' / split, root / split)
     yield from (file.parent, root / 'images', root)
@@ -188,7 +173,7 @@ def _folders(file: Path, root: Path) -> Iterable[Path]:
 
 
 def _name_in(folder: Path, name: str, by_ends: bool) -> Optional[str]:
-    names = path_ends(name) if by_ends else [name]
+    names = files.path_ends(name) if by_ends else [name]
     return next((name for name in names if os.path.isfile(folder / name)), None)
 
 
@@ -207,15 +192,15 @@ def _with_classes(
     free = max((number for number in names if isinstance(number, int)), default=-1) + 1
     for name in classes:
         ids.setdefault(name, free + len(ids))
-    files = {image['id']: image['file_name'] for image in content['images']}
+    names_of = {image['id']: image['file_name'] for image in content['images']}
     used = {image['id'] for image in images}
     kept = []
     for annotation in content['annotations']:
         name, image_id = names.get(annotation['category_id']), annotation['image_id']
-        where = f'{files.get(image_id)}, id {annotation["id"]}'
+        where = f'{names_of.get(image_id)}, id {annotation["id"]}'
         if name not in classes:
             converted.drop(OTHER_CLASSES, f'{where}: {name}')
-        elif image_id not in files:
+        elif image_id not in names_of:
             converted.drop('boxes of no image', where)
         elif image_id in used:
             kept.append(annotation)

@@ -46,16 +46,10 @@ class Converted:
     notes: list[str] = field(default_factory=list)
     file: Optional[Path] = None
 
-    @property
-    def summary(self) -> list[str]:
-        """Lines on what was read, dropped and noted."""
-        return [self.describe(), *self.account]
-
-    @property
-    def account(self) -> list[str]:
-        """Lines on what was dropped and noted."""
-        dropped = self.dropped.items()
-        return [f'dropped {what}: {counted(where)}' for what, where in dropped] + self.notes
+    def summary(self, background: str = '') -> list[str]:
+        """Return lines on what was read, dropped and noted; see :meth:`describe`."""
+        dropped = [f'dropped {what}: {counted(where)}' for what, where in self.dropped.items()]
+        return [self.describe(background), *dropped, *self.notes]
 
     def describe(self, background: str = '') -> str:
         """Return the numbers of images, boxes and classes as one line.

@@ -7,7 +7,8 @@ from typing import Optional
 
 from rtm_kd.utils.errors import UsageError, printable
 
-from .base import Annotations, files_with, images_below, swap_folder
+from . import files
+from .base import Annotations
 from .coco import CocoAnnotations, coco_files
 from .other_formats import name_other_format
 from .voc import VocAnnotations, annotations_folder, is_voc
@@ -25,13 +26,7 @@ def open_annotations(
     images: Optional[Path] = None,
     names: Optional[list[str]] = None,
 ) -> Annotations:
-    """Read annotations, whose format is detected.
-
-    Args:
-        path (Path): The file or folder.
-        root (Path): Folder of the dataset.
-        images (Path, optional): Folder of the images, where it is not found automatically.
-        names (list[str], optional): The classes, where a format has only their numbers.
+    """Read annotations in the format that is detected; the arguments are :class:`Annotations`'.
 
     Raises:
         ValueError: If the format is unknown, with what was found and what is known.
@@ -39,18 +34,16 @@ def open_annotations(
     if not path.exists():
         raise UsageError(f'there is no {path}')
     kind = _kind_of_folder(path) if path.is_dir() else _kind_of_file(path, root)
-    if kind is YoloAnnotations:
-        return YoloAnnotations(path, root, images, names)
     if kind is not None:
-        return kind(path, root, images)
+        return kind(path, root, images, names)
     if path.is_file():
         found = f'is a {path.suffix or "file without a suffix"}, in no known format'
     else:
-        kinds = Counter(file.suffix.lower() or '(no suffix)' for file in files_with(path, ''))
+        kinds = Counter(file.suffix.lower() or '(no suffix)' for file in files.below(path, ''))
         has = ', '.join(f'{count} {kind}' for kind, count in kinds.most_common(6))
         found = 'is an empty folder'
         if has:
-            count = len(images_below(path))
+            count = len(files.images_below(path))
             found = f'has files ({has}; {count} images), but no annotations in a known format'
     other = name_other_format(path)
     raise UsageError(f'{path} {found}; {_KNOWN}' + (f'; {other}' if other else ''))
@@ -71,7 +64,7 @@ def convert_dataset(annotations: Annotations, out_dir: str) -> Iterator[str]:
         path = Path(out_dir, f'{split}.json')
         converted.write(path)
         written = f'written {path}, the image folder (data_prefix) is {converted.image_folder}'
-        for line in (*converted.summary, written):
+        for line in (*converted.summary(), written):
             yield printable(f'{split}: {line}')
 
 
@@ -90,7 +83,7 @@ def _kind_of_folder(folder: Path) -> Optional[type[Annotations]]:
         return YoloAnnotations
     if coco_files(folder):
         return CocoAnnotations
-    if any(is_voc(file) for file in files_with(folder, '.xml')):
+    if any(is_voc(file) for file in files.below(folder, '.xml')):
         return VocAnnotations
-    places = {folder, swap_folder(folder, 'images', 'labels') or folder}
+    places = {folder, files.swap_folder(folder, 'images', 'labels') or folder}
     return YoloAnnotations if any(any(yolo_labels_below(place)) for place in places) else None

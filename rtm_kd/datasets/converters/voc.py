@@ -12,18 +12,8 @@ from xml.etree import ElementTree
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.image_size import EXTENSIONS
 
-from .base import (
-    ALL,
-    Annotations,
-    Converted,
-    files_with,
-    images_below,
-    read_lines,
-    relative_name,
-    split_name,
-    split_of_parents,
-    with_progress,
-)
+from . import files
+from .base import ALL, Annotations, Converted
 from .coco_writer import NO_FILE, CocoWriter, check_class_names, counted, first_few
 
 _FOLDERS = ('annotations', 'annotation', 'xmls', 'xml', 'labels')
@@ -34,27 +24,18 @@ class VocAnnotations(Annotations):
     """Pascal VOC's XML: a file for each image.
 
     Pixels are counted from 1, and the last one belongs to the box. A difficult object
-    becomes COCO's crowd: it is neither trained on nor evaluated, as in VOC.
-
-    Args:
-        path (Path): A list of ``ImageSets/Main``, or a folder: the dataset's, or one with
-            XML files.
-        root (Path): Folder of the dataset.
-        images (Path, optional): Folder of the images, where it is not found by name.
-
-    Raises:
-        ValueError: If no object has a name, or no name of a list has an annotation.
+    becomes COCO's crowd: it is neither trained on nor evaluated, as in VOC. The path is a list
+    of ``ImageSets/Main``, or a folder: the dataset's, or one with XML files.
     """
 
     format = 'VOC'
 
-    def __init__(self, path: Path, root: Path, images: Optional[Path] = None) -> None:
-        self.path, self.root = path, root
-        self._splits = _splits(path, root)
-        self.splits = list(self._splits)
-        files = [file for listed in self._splits.values() for file in listed]
-        self._read = {file: _parse(file) for file in with_progress(files)}
-        trees = [tree for tree, _ in self._read.values() if tree is not None]
+    def _read(self) -> None:
+        path, root, images = self.path, self.root, self.images
+        self.splits = _splits(path, root)
+        listed = [file for split in self.splits.values() for file in split]
+        self._parsed = {file: _parse(file) for file in files.with_progress(listed)}
+        trees = [tree for tree, _ in self._parsed.values() if tree is not None]
         names = {_text(entry, 'name') for tree in trees for entry in tree.findall('object')}
         self.classes = sorted(names - {''})
         check_class_names(self.classes, f'the names of the objects in {path}')
@@ -62,15 +43,15 @@ class VocAnnotations(Annotations):
             is_below = path == root or root in path.parents
             images = root if is_below else path if path.is_dir() else path.parent
         self._by_stem = defaultdict(list)
-        for image in images_below(images):
+        for image in files.images_below(images):
             self._by_stem[image.stem].append(image)
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes, self.root)
         swapped: list[str] = []
-        for file in with_progress(self._splits[split]):
-            where = relative_name(file, self.root)
-            tree, fault = self._read[file]
+        for file in files.with_progress(self.splits[split]):
+            where = files.relative_name(file, self.root)
+            tree, fault = self._parsed[file]
             if tree is None:
                 writer.drop(fault, where)
                 continue
@@ -78,7 +59,7 @@ class VocAnnotations(Annotations):
             if image is None:
                 writer.drop(NO_FILE, f'{_text(tree, "filename")} of {where}')
                 continue
-            name = relative_name(image, self.root)
+            name = files.relative_name(image, self.root)
             annotated = [round(_number(tree, f'size/{s}') or 0) for s in ('width', 'height')]
             size = writer.size_of(image, name, annotated)
             if size is None:
@@ -114,7 +95,7 @@ def annotations_folder(folder: Path) -> Optional[Path]:
     """Return the folder of a dataset's XML files, in any of its spellings."""
     children = {child.name.lower(): child for child in sorted(folder.glob('*')) if child.is_dir()}
     found = next((children[name] for name in _FOLDERS if name in children), None)
-    return found if found and files_with(found, '.xml') else None
+    return found if found and files.below(found, '.xml') else None
 
 
 def _splits(path: Path, root: Path) -> dict[str, list[Path]]:
@@ -124,7 +105,7 @@ def _splits(path: Path, root: Path) -> dict[str, list[Path]]:
     if annotations_folder(path) is None:
         children = [child for child in sorted(path.glob('*')) if child.is_dir()]
         nested = [child for child in children if annotations_folder(child)]
-        if len(nested) == 1 and not split_name(nested[0].name):
+        if len(nested) == 1 and not files.split_name(nested[0].name):
             folder = nested[0]  # VOCdevkit/VOC2012
         elif len(children) == 1 and not nested:
             return _splits(children[0], root)
@@ -133,29 +114,29 @@ def _splits(path: Path, root: Path) -> dict[str, list[Path]]:
     lists = {split: lists[split] for split in ('test', 'train', 'val') if lists.get(split)}
     if lists:
         return {split: _files_of_list(file, folder) for split, file in lists.items()}
-    files = files_with(folder, '.xml')
+    found = files.below(folder, '.xml')
     splits = defaultdict(list)
-    for file in files:
-        splits[split_of_parents(file, folder) or ALL].append(file)
-    return {ALL: files} if ALL in splits else dict(splits)
+    for file in found:
+        splits[files.split_of_parents(file, folder) or ALL].append(file)
+    return {ALL: found} if ALL in splits else dict(splits)
 
 
 def _files_of_list(file: Path, root: Path) -> list[Path]:
     folder = next(filter(None, map(annotations_folder, file.parents)), root)
     names = []
-    for line in read_lines(file):
+    for line in files.read_lines(file):
         # Lists of one class have 1 or -1 after the name.
         words = line.split()
         name = words[0] if len(words) == 2 and words[1] in ('-1', '0', '1') else line
         suffixed = Path(name).suffix.lower() in (*EXTENSIONS, '.xml')
         names.append(str(Path(name).with_suffix('')) if suffixed else name)
-    files = [folder / f'{name}.xml' for name in names]
-    if not any(map(os.path.isfile, files)):
+    listed = [folder / f'{name}.xml' for name in names]
+    if not any(map(os.path.isfile, listed)):
         raise UsageError(
-            f'{file} lists {len(files)} names ({first_few(names)}), and {folder} has an .xml file '
+            f'{file} lists {len(names)} names ({first_few(names)}), and {folder} has an .xml file '
             'of none of them; copy the annotations there'
         )
-    return files
+    return listed
 
 
 def _parse(file: Path) -> tuple[Optional[ElementTree.Element], str]:

@@ -12,20 +12,8 @@ import yaml
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.image_size import EXTENSIONS
 
-from .base import (
-    ALL,
-    Annotations,
-    Converted,
-    files_with,
-    images_below,
-    path_ends,
-    read_lines,
-    read_text,
-    relative_name,
-    split_name,
-    swap_folder,
-    with_progress,
-)
+from . import files
+from .base import ALL, Annotations, Converted
 from .coco_writer import OTHER_FORMAT, CocoWriter, check_class_names, counted
 
 #: Files with one class name a line, as the tools that write YOLO's labels call them.
@@ -39,31 +27,17 @@ class YoloAnnotations(Annotations):
     """YOLO's txt: a file for each image, a line for each box.
 
     A line is the label and centre, width and height as fractions of the image's size, or the
-    label and a polygon, which becomes its bounding box.
-
-    Args:
-        path (Path): ``data.yaml``; a text file with a path of an image in each line; or a
-            folder, of a dataset or of a split's images or labels.
-        root (Path): Folder of the dataset.
-        images (Path, optional): Folder of the images, where it does not follow from the labels'.
-        names (list[str], optional): The classes, where no file names them.
-
-    Raises:
-        ValueError: If the classes have no names, or two of them the same, or there is no image.
+    label and a polygon, which becomes its bounding box. The path is ``data.yaml``, a text file
+    with a path of an image in each line, or a folder: the dataset's, or that of a split's
+    images or labels.
     """
 
     format = 'YOLO'
 
-    def __init__(
-        self,
-        path: Path,
-        root: Path,
-        images: Optional[Path] = None,
-        names: Optional[list[str]] = None,
-    ) -> None:
-        self.path, self.root, self._images = path, root, images
+    def _read(self) -> None:
+        path, root = self.path, self.root
         description, file = _description(path, root)
-        self._names = _names(description, file, path, root) or dict(enumerate(names or ()))
+        self._names = _names(description, file, path, root) or dict(enumerate(self.names or ()))
         if not self._names:
             raise UsageError(
                 f'the labels of {path} are numbers, and no file gives them names; put a '
@@ -72,18 +46,16 @@ class YoloAnnotations(Annotations):
         self.classes = [self._names[label] for label in sorted(self._names)]
         check_class_names(self.classes, f'the classes of {file or path}')
         self._keypoints = 'kpt_shape' in description
-        self.missing = {}
-        self._splits = self._find_splits(description, file)
-        self.splits = list(self._splits)
-        if not any(self._splits.values()):
+        self.splits = self._find_splits(description, file)
+        if not any(self.splits.values()):
             no_image = f'{path} has labels, but no image to them ({", ".join(EXTENSIONS)})'
             raise UsageError(next(iter(self.missing.values()), no_image))
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes, self.root)
         label_files, unlabelled, labels = set(), [], set()
-        for image in with_progress(self._splits[split]):
-            name = relative_name(image, self.root)
+        for image in files.with_progress(self.splits[split]):
+            name = files.relative_name(image, self.root)
             label_file = self._label_file(image)
             if label_file is not None:
                 label_files.add(label_file)
@@ -94,9 +66,9 @@ class YoloAnnotations(Annotations):
             if label_file is None:
                 unlabelled.append(name)
                 continue
-            labels_name = relative_name(label_file, self.root)
+            labels_name = files.relative_name(label_file, self.root)
             try:
-                lines = read_text(label_file).splitlines()
+                lines = files.read_text(label_file).splitlines()
             except UsageError:
                 writer.drop("label files that can't be read", labels_name)
                 continue
@@ -113,11 +85,11 @@ class YoloAnnotations(Annotations):
         """Return the labels of an image: in labels/ for images/, or beside it."""
         candidates = [image, self.root / 'labels' / image.name]
         if 'images' in image.parts[:-1]:
-            candidates.insert(0, swap_folder(image.parent, 'images', 'labels') / image.name)
-        if self._images is not None and self.path.is_dir():
-            candidates.insert(0, self.path / relative_name(image, self._images))
-        files = [candidate.with_suffix('.txt') for candidate in candidates]
-        return next((file for file in files if os.path.isfile(file)), None)
+            candidates.insert(0, files.swap_folder(image.parent, 'images', 'labels') / image.name)
+        if self.images is not None and self.path.is_dir():
+            candidates.insert(0, self.path / files.relative_name(image, self.images))
+        found = (candidate.with_suffix('.txt') for candidate in candidates)
+        return next(filter(os.path.isfile, found), None)
 
     def _add(
         self, writer: CocoWriter, line: str, where: str, size: tuple[int, int]
@@ -156,38 +128,36 @@ class YoloAnnotations(Annotations):
 
     def _drop_labels_without_image(self, writer: CocoWriter, split: str, used: set[Path]) -> None:
         """Count label files beside those in use that belong to no image that is read."""
-        folders = {image.parent for image in self._splits[split] if os.path.isdir(image.parent)}
-        files = [file for folder in folders for file in folder.iterdir()]
-        stems = {file.stem for file in files if file.suffix.lower() in EXTENSIONS}
-        others = {f.stem: f for f in files if f.suffix.lower() not in _NOT_IMAGES}
+        folders = {image.parent for image in self.splits[split] if os.path.isdir(image.parent)}
+        beside = [file for folder in folders for file in folder.iterdir()]
+        stems = {file.stem for file in beside if file.suffix.lower() in EXTENSIONS}
+        others = {f.stem: f for f in beside if f.suffix.lower() not in _NOT_IMAGES}
         for folder in sorted({file.parent for file in used}):
             for file in sorted(folder.glob('*.txt')):
                 if file.stem in stems or file.name in NAME_FILES or lists_images(file):
                     continue
-                if file.stem in others:
-                    writer.drop(OTHER_FORMAT, relative_name(others[file.stem], self.root))
-                else:
-                    writer.drop('label files without an image', relative_name(file, self.root))
+                what = OTHER_FORMAT if file.stem in others else 'label files without an image'
+                writer.drop(what, files.relative_name(others.get(file.stem, file), self.root))
 
     def _find_splits(self, description: dict, file: Optional[Path]) -> dict[str, list[Path]]:
         if file is not None and self.path in (file, file.parent):
             named = {}
             for key, entry in description.items():
-                split = split_name(key)
+                split = files.split_name(key)
                 if split and entry not in (None, '', 'null', '~'):
                     try:
                         named[split] = _listed(entry, file, description)
                     except UsageError as error:
                         self.missing[split] = str(error)  # it may not be needed
-            return named or _splits_of_folder(file.parent, self._images)
+            return named or _splits_of_folder(file.parent, self.images)
         if self.path.is_file():
             return {ALL: _paths_in(self.path, self.root)}
-        return _splits_of_folder(self.path, self._images)
+        return _splits_of_folder(self.path, self.images)
 
 
 def yolo_labels_below(folder: Path) -> Iterator[Path]:
     """Return the text files below a folder whose first line looks like a box."""
-    for file in files_with(folder, '.txt'):
+    for file in files.below(folder, '.txt'):
         if file.name not in NAME_FILES and len(_numbers(next(iter(_lines(file)), ''))) >= _BOX:
             yield file
 
@@ -200,7 +170,7 @@ def lists_images(file: Path) -> bool:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return read_lines(file)
+        return files.read_lines(file)
     except UsageError:
         return []
 
@@ -216,8 +186,8 @@ def _numbers(line: str) -> list[float]:
 
 def find_yaml(folder: Path) -> Optional[Path]:
     """Return a folder's description of a YOLO dataset: ``data.yaml`` or the only one."""
-    files = [file for suffix in _YAML for file in sorted(folder.glob(f'*{suffix}'))]
-    for file in sorted(files, key=lambda file: (file.stem != 'data', file.name)):
+    found = (file for suffix in _YAML for file in folder.glob(f'*{suffix}'))
+    for file in sorted(found, key=lambda file: (file.stem != 'data', file.name)):
         try:
             if _read_yaml(file):
                 return file
@@ -263,7 +233,7 @@ class _Loader(yaml.BaseLoader):
 
 def _read_yaml(file: Path) -> dict:
     try:
-        content = yaml.load(read_text(file), Loader=_Loader)
+        content = yaml.load(files.read_text(file), Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
         reason = ' '.join(str(error).split())
         raise UsageError(f"{file} can't be read as YAML ({reason}); correct it there") from error
@@ -274,7 +244,7 @@ def _read_yaml(file: Path) -> dict:
         if key in ('nc', 'path') and not isinstance(entry, str):
             raise UsageError(f'the "{key}" of {file} is a list or has keys; write one value')
         texts = entry if isinstance(entry, list) else [entry]
-        if split_name(key) and not all(isinstance(text, str) for text in texts):
+        if files.split_name(key) and not all(isinstance(text, str) for text in texts):
             raise UsageError(
                 f'the "{key}" of {file} is neither a path nor a list of paths; write the '
                 "folder of the split's images"
@@ -288,7 +258,7 @@ def _names(description: dict, file: Optional[Path], path: Path, root: Path) -> d
         return _names_of_files(path, root)
     if isinstance(names, str):
         beside = file.parent / names
-        names = read_lines(beside) if os.path.isfile(beside) else names.split(',')
+        names = files.read_lines(beside) if os.path.isfile(beside) else names.split(',')
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         named = {int(label): name.strip() for label, name in pairs}
@@ -310,13 +280,13 @@ def _names_of_files(path: Path, root: Path) -> dict[int, str]:
     for folder in _upwards(path, root):
         for name_file in NAME_FILES:
             if (folder / name_file).is_file():
-                return dict(enumerate(read_lines(folder / name_file)))
-    files = [file for file in files_with(root, *NAME_FILES) if file.name in NAME_FILES]
-    lists = [read_lines(file) for file in files]
+                return dict(enumerate(files.read_lines(folder / name_file)))
+    found = [file for file in files.below(root, *NAME_FILES) if file.name in NAME_FILES]
+    lists = [files.read_lines(file) for file in found]
     # labelImg leaves one in each folder, and appends to it as it meets more classes.
     longest = max(lists, key=len, default=[])
     if any(names != longest[: len(names)] for names in lists):
-        named = ', '.join(relative_name(file, root) for file in files)
+        named = ', '.join(files.relative_name(file, root) for file in found)
         raise UsageError(
             f'{root} has lists of the classes that differ ({named}); put a data.yaml with the '
             'right "names" into it'
@@ -331,7 +301,7 @@ def _listed(entry: Any, file: Path, description: dict) -> list[Path]:
     for name in entry if isinstance(entry, list) else [entry]:
         # Roboflow writes ../train/images for train/images, and others a path of their machine.
         # Its last folder alone, images, could be that of any split.
-        ends = path_ends(name)
+        ends = files.path_ends(name)
         ends = [end for end in ends if end == ends[0] or '/' in end]
         candidates = [folder / end for end in (name, *ends) for folder in (base, file.parent)]
         found = next((path for path in candidates if os.path.exists(path)), None)
@@ -340,21 +310,23 @@ def _listed(entry: Any, file: Path, description: dict) -> list[Path]:
                 f'{file} names {name}, and there is no {candidates[0]}; write the path relative to '
                 'the file, or set its "path"'
             )
-        images += _paths_in(found, base) if found.is_file() else images_below(_images_of(found))
+        images += (
+            _paths_in(found, base) if found.is_file() else files.images_below(_images_of(found))
+        )
     return images
 
 
 def _images_of(folder: Path) -> Path:
     """Return the images' folder for a folder of a split, of images or of labels."""
-    places = [swap_folder(folder, 'labels', 'images'), folder / 'images']
+    places = [files.swap_folder(folder, 'labels', 'images'), folder / 'images']
     return next((place for place in places if place and place.is_dir()), folder)
 
 
 def _paths_in(file: Path, root: Path) -> list[Path]:
     """Return the images that a list names; it may be of another machine, or another folder."""
     found = []
-    for line in read_lines(file):
-        ends = [line.replace('\\', '/'), *path_ends(line)]
+    for line in files.read_lines(file):
+        ends = [line.replace('\\', '/'), *files.path_ends(line)]
         places = [folder / end for end in ends for folder in (file.parent, root, root / 'images')]
         found.append(next((place for place in places if os.path.isfile(place)), places[0]))
     return found
@@ -362,20 +334,20 @@ def _paths_in(file: Path, root: Path) -> list[Path]:
 
 def _splits_of_folder(folder: Path, images: Optional[Path]) -> dict[str, list[Path]]:
     if images is not None:
-        return {ALL: images_below(images)}
+        return {ALL: files.images_below(images)}
     lists = {
-        split_name(file.stem): _paths_in(file, folder)
+        files.split_name(file.stem): _paths_in(file, folder)
         for file in sorted(folder.glob('*.txt'))
-        if split_name(file.stem) and lists_images(file)
+        if files.split_name(file.stem) and lists_images(file)
     }
     if lists:
         return lists
     for parent in (folder / 'images', folder):  # images/train or train/images
         splits = {
-            split_name(child.name): images_below(_images_of(child))
+            files.split_name(child.name): files.images_below(_images_of(child))
             for child in sorted(parent.glob('*'))
-            if child.is_dir() and split_name(child.name)
+            if child.is_dir() and files.split_name(child.name)
         }
         if any(splits.values()):
             return splits
-    return {ALL: images_below(_images_of(folder))}
+    return {ALL: files.images_below(_images_of(folder))}
