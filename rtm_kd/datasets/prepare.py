@@ -1,7 +1,7 @@
 """Preparation of a user's dataset for a config."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -14,60 +14,33 @@ from .split import split_coco
 
 @dataclass
 class DataSource:
-    """A dataset, and what of it to use.
-
-    Attributes:
-        data_root (str): Folder of the dataset.
-        train_ann (str, optional): Annotations to train on, a file or folder, relative to
-            ``data_root`` or to the working directory. Found in ``data_root`` by default.
-        val_ann (str, optional): Those to evaluate on.
-        train_img (str, optional): Folder of the images, where it is not found automatically.
-        val_img (str, optional): The same for evaluation, ``train_img`` by default.
-        classes (list[str], optional): Classes to use, in the order of their labels; the names
-            of the labels where YOLO's files give none. Defaults to all.
-        val_fraction (float, optional): Share of the training images to evaluate on instead;
-            see :func:`~.split.split_coco`.
-        seed (int): Of this split.
-        train_on_background (bool): Train on images without a box as well.
-    """
+    """A dataset, and what of it to use. Paths are relative to it or to the working directory."""
 
     data_root: str
-    train_ann: Optional[str] = None
+    train_ann: Optional[str] = None  # file or folder, found in data_root by default
     val_ann: Optional[str] = None
-    train_img: Optional[str] = None
-    val_img: Optional[str] = None
-    classes: Optional[list[str]] = None
-    val_fraction: Optional[float] = None
-    seed: int = 0
-    train_on_background: bool = False
+    train_img: Optional[str] = None  # folder, where it is not found automatically
+    val_img: Optional[str] = None  # train_img by default
+    classes: Optional[list[str]] = None  # in the order of their labels, by default all
+    val_fraction: Optional[float] = None  # share of the training images to evaluate on instead
+    seed: int = 0  # of this split
+    train_on_background: bool = False  # on images without a box as well
 
 
 @dataclass
 class PreparedData:
-    """What a config states about its data.
+    """What a config states about its data."""
 
-    Attributes:
-        data_root (str): Folder that the other paths are relative to, with a slash at its
-            end; empty if they are not all below one.
-        train_ann_file, val_ann_file (str): COCO annotations.
-        train_data_prefix, val_data_prefix (str): Folders of the images.
-        class_names (list[str]): In the order of the labels.
-        num_train_images (int): Those that are trained on.
-        train_on_background (bool): Whether images without a box are among them.
-        messages (list[str]): What was read, dropped and written, for the user.
-        warnings (list[str]): What the user should look at.
-    """
-
-    data_root: str
-    train_ann_file: str
-    train_data_prefix: str
+    data_root: str  # with a slash at its end; empty if the other paths are not all below it
+    train_ann_file: str  # COCO annotations
+    train_data_prefix: str  # folder of the images
     val_ann_file: str
     val_data_prefix: str
-    class_names: list[str]
-    num_train_images: int
-    train_on_background: bool = False
-    messages: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    class_names: list[str]  # in the order of the labels
+    num_train_images: int  # that are trained on
+    train_on_background: bool  # whether images without a box are among them
+    messages: list[str]  # what was read, dropped and written, for the user
+    warnings: list[str]  # what the user should look at
 
 
 def prepare_data(source: DataSource, out_dir: str) -> PreparedData:

@@ -18,7 +18,7 @@ from rtm_kd.datasets.prepare import PreparedData
 from rtm_kd.utils.errors import UsageError
 
 SIZES = ('tiny', 's', 'm', 'l', 'x')
-# What is usual for some hundred to some thousand images, at batches of 4 to 32.
+# Usual for some hundred to some thousand images, at batches of 4 to 32.
 _ITERATIONS = 5000
 _EPOCHS = (50, 300)
 _BATCH_SIZE = 8
@@ -28,23 +28,14 @@ _BASE_LR, _BASE_BATCH_SIZE, _BASE_WARMUP = 0.004, 256, 1000
 
 @dataclass
 class Schedule:
-    """How long, in what portions and how fast to train.
+    """How long, in what portions and how fast to train."""
 
-    Attributes:
-        batch_size (int): Images of a step.
-        epochs (int): Passes over the data.
-        base_lr (float): Learning rate after the warm-up.
-        warmup_iters (int): Steps of the warm-up.
-        num_epochs_stage2 (int): Last epochs, without mosaic and without distillation.
-        val_interval (int): Epochs from one evaluation to the next.
-    """
-
-    batch_size: int
-    epochs: int
-    base_lr: float
-    warmup_iters: int
-    num_epochs_stage2: int
-    val_interval: int
+    batch_size: int  # images of a step
+    epochs: int  # passes over the data
+    base_lr: float  # learning rate after the warm-up
+    warmup_iters: int  # steps of the warm-up
+    num_epochs_stage2: int  # last epochs, without mosaic and without distillation
+    val_interval: int  # epochs from one evaluation to the next
 
 
 def choose_schedule(
@@ -54,16 +45,16 @@ def choose_schedule(
     base_lr: Optional[float] = None,
     pretrained: bool = False,
 ) -> Schedule:
-    """Choose what the user leaves open by how many images there are.
+    """Choose what the user leaves open by the number of images.
 
     Args:
         num_images (int): Images to train on.
         batch_size (int, optional): Defaults to 8, or down to 2 where that would leave fewer
             than four steps an epoch.
-        epochs (int, optional): Defaults to what makes 5000 steps, half of it for a model that
-            does not start from scratch, and from 50 to 300.
-        base_lr (float, optional): Defaults to the published recipe's, by the square root of
-            the batch size, or by the batch size for a model that does not start from scratch.
+        epochs (int, optional): Defaults to as many as make 5000 steps, or 2500 for a pretrained
+            model, but from 50 to 300.
+        base_lr (float, optional): Defaults to the published recipe's, scaled by the square root
+            of the batch size, or by the batch size for a pretrained model.
         pretrained (bool): Whether the model starts from a detector's weights.
 
     Raises:
@@ -73,8 +64,8 @@ def choose_schedule(
         batch_size = min(_BATCH_SIZE, 2 ** int(math.log2(max(num_images // 4, 2))), num_images)
     if batch_size > num_images:
         raise UsageError(
-            f'--batch-size {batch_size} is more than the {num_images} images that there are to '
-            f'train on; choose at most {num_images}'
+            f'--batch-size {batch_size} is more than the {num_images} images to train on; '
+            f'choose at most {num_images}'
         )
     iterations = math.ceil(num_images / batch_size)
     if epochs is None:
@@ -114,11 +105,11 @@ class ConfigPaths:
 
 
 def config_paths(folder: Path, student: str, teacher: str, name: str) -> ConfigPaths:
-    """Return the configs' paths, named as the published ones are.
+    """Return the paths of the configs in a folder, named as the published ones are.
 
     Args:
-        folder (Path): Their folder.
-        student, teacher (str): Sizes, of ``'tiny'``, ``'s'``, ``'m'``, ``'l'`` and ``'x'``.
+        folder (Path): The folder.
+        student, teacher (str): Of :data:`SIZES`.
         name (str): Of the data.
     """
     name = re.sub(r'[^\w-]+', '_', name)
@@ -133,17 +124,11 @@ def config_paths(folder: Path, student: str, teacher: str, name: str) -> ConfigP
 
 @dataclass
 class Training:
-    """How a teacher or a student is trained.
-
-    Attributes:
-        size (str): Of RTMDet.
-        schedule (Schedule): A student shares its teacher's, except for the epochs.
-        load_from (str, optional): Weights to start from.
-    """
+    """How a teacher or a student is trained."""
 
     size: str
-    schedule: Schedule
-    load_from: Optional[str] = None
+    schedule: Schedule  # a student shares its teacher's, except for the epochs
+    load_from: Optional[str] = None  # weights to start from
 
 
 def render_configs(

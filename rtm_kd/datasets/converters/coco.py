@@ -133,23 +133,23 @@ def coco_files(folder: Path) -> dict[str, Path]:
             found.setdefault(split, []).append(file)
     if 'train' in found:
         found.pop(ALL, None)
-    return {split: _the_one(files, split, folder) for split, files in found.items()}
+    return {split: _the_one(named, split, folder) for split, named in found.items()}
 
 
-def _the_one(files: list[Path], split: str, folder: Path) -> Path:
+def _the_one(found: list[Path], split: str, folder: Path) -> Path:
     # COCO's own folder also has the captions and key points of each split.
-    files = [file for file in files if file.stem.startswith('instances')] or files
-    depth = min(len(file.parts) for file in files)
-    files = [file for file in files if len(file.parts) == depth]
-    if len(files) > 1:
-        names = ', '.join(str(file.relative_to(folder)) for file in files)
+    found = [file for file in found if file.stem.startswith('instances')] or found
+    depth = min(len(file.parts) for file in found)
+    found = [file for file in found if len(file.parts) == depth]
+    if len(found) > 1:
+        names = ', '.join(str(file.relative_to(folder)) for file in found)
         of = '' if split == ALL else f' for {split}'
         option = '--val-ann' if split in ('val', 'test') else '--train-ann'
         raise UsageError(
             f'{folder} has more than one annotation file{of} ({names}); name the one to use with '
             f'{option}'
         )
-    return files[0]
+    return found[0]
 
 
 def _looks_like_coco(file: Path) -> bool:

@@ -30,21 +30,13 @@ REMEDIES = {
 
 @dataclass
 class Converted:
-    """One split as COCO annotations.
+    """One split as COCO annotations, with an account of what was left out."""
 
-    Attributes:
-        content (dict): The content of a COCO file.
-        image_folder (Path): The folder that its file names are relative to.
-        dropped (dict[str, list[str]]): What was left out -> where.
-        notes (list[str]): Other lines for the user.
-        file (Path, optional): The file that already has exactly this content.
-    """
-
-    content: dict[str, Any]
-    image_folder: Path
-    dropped: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    file: Optional[Path] = None
+    content: dict[str, Any]  # of a COCO file
+    image_folder: Path  # that its file names are relative to
+    dropped: dict[str, list[str]] = field(default_factory=dict)  # what -> where
+    notes: list[str] = field(default_factory=list)  # other lines for the user
+    file: Optional[Path] = None  # that already has exactly this content
 
     def summary(self, background: str = '') -> list[str]:
         """Return lines on what was read, dropped and noted; see :meth:`describe`."""
@@ -55,7 +47,7 @@ class Converted:
         """Return the numbers of images, boxes and classes as one line.
 
         Args:
-            background (str): What becomes of the images without boxes.
+            background (str): What happens to the images without boxes.
         """
         counts = {category['id']: 0 for category in self.content['categories']}
         boxed = set()
@@ -69,12 +61,7 @@ class Converted:
         return f'images: {images}{without}, boxes: {boxes} ({", ".join(names)})'
 
     def drop(self, what: str, where: str) -> None:
-        """Count something that is left out.
-
-        Args:
-            what (str): What it is, in the plural: ``'boxes outside their image'``.
-            where (str): File, and line if there is one.
-        """
+        """Count something that is left out: what, in the plural, and its file and line."""
         self.dropped.setdefault(what, []).append(where)
 
     def size_of(
