@@ -53,12 +53,11 @@ class YoloAnnotations(Annotations):
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes, self.root)
-        label_files, unlabelled, labels = set(), [], set()
+        used, unlabelled, labels = set(), [], set()
         for image in files.with_progress(self.splits[split]):
             name = files.relative_name(image, self.root)
             label_file = self._label_file(image)
-            if label_file is not None:
-                label_files.add(label_file)
+            used |= {label_file} - {None}
             size = writer.size_of(image, name)
             if size is None:
                 continue
@@ -76,7 +75,7 @@ class YoloAnnotations(Annotations):
                 if line.strip():
                     labels.add(self._add(writer, line, f'{labels_name}:{number}', size))
         self._check_first_label(split, labels)
-        self._drop_labels_without_image(writer, split, label_files)
+        self._drop_labels_without_image(writer, split, used)
         if unlabelled:  # background, or their labels are not in labels/ for images/
             writer.notes.append(f'without a label file: {counted(unlabelled)}')
         return writer
@@ -105,12 +104,13 @@ class YoloAnnotations(Annotations):
         if max(map(abs, shares)) > 2:
             writer.drop('boxes in pixels, not in shares of the image', where)
             return label
-        xs, ys = shares[::2], shares[1::2]
         if len(shares) == 4:
-            (x, w), (y, h) = xs, ys
-            xs, ys = (x - w / 2, x + w / 2), (y - h / 2, y + h / 2)
-        width, height = size
-        corners = (min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height)
+            x, y, w, h = shares
+            corners = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        else:
+            xs, ys = shares[::2], shares[1::2]
+            corners = (min(xs), min(ys), max(xs), max(ys))
+        corners = [share * side for share, side in zip(corners, size * 2)]
         writer.add_box(self._names.get(label, f'{label:g}'), corners, where)
         return label
 
