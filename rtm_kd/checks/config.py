@@ -146,7 +146,7 @@ def check_datasets(runner: Runner, *splits: str) -> None:
     for split in splits:
         if not has_loop(runner, split):
             continue
-        _check_image_size(detector, runner.cfg, split)
+        _check_image_size(detector, runner, split)
         with checked_annotations(split):
             whole = getattr(runner, f'{split}_dataloader').dataset
         for dataset in _innermost_datasets(whole):
@@ -165,14 +165,14 @@ def check_datasets(runner: Runner, *splits: str) -> None:
                 name_faulty_images(dataset)
 
 
-def _check_image_size(detector: Any, cfg: Config, split: str) -> None:
+def _check_image_size(detector: Any, runner: Runner, split: str) -> None:
     """Raise if the levels of MMYOLO's necks, each half as large, would not fit each other."""
     neck = type(getattr(detector, 'neck', None))
     strides = getattr(getattr(detector, 'bbox_head', None), 'featmap_strides', None)
     if not strides or all(base.__name__ != 'BaseYOLONeck' for base in neck.__mro__):
         return
     stride = int(max(strides))
-    size = shaping_of(cfg, split).padded
+    size = shaping_of(runner.cfg, split).padded
     if size and any(side % stride for side in size):
         raise UsageError(
             f'the {split} pipeline makes images of {size[0]}x{size[1]} pixels, but the model takes '
