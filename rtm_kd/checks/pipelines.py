@@ -1,4 +1,4 @@
-"""Whether training and testing bring images to the model's size in the same way."""
+"""Comparison of how training and testing bring images to the model's size."""
 
 from dataclasses import dataclass
 from numbers import Real

@@ -1,4 +1,4 @@
-"""Checks whether a run can be resumed from a checkpoint."""
+"""Checks of a checkpoint that a run is to be resumed from."""
 
 import logging
 from itertools import zip_longest

@@ -190,7 +190,7 @@ def test_yolo_counts_what_it_drops_and_says_where(tmp_path):
         'dropped boxes of no size, under a pixel: 2 (labels/a.txt:5, labels/a.txt:6)',
         'dropped boxes outside their image: 1 (labels/a.txt:7)',
         'dropped boxes in pixels, not in shares of the image: 1 (labels/a.txt:8)',
-        'dropped lines that are no box: 3 (labels/a.txt:9, labels/a.txt:10, labels/a.txt:11)',
+        'dropped lines that are not a box: 3 (labels/a.txt:9, labels/a.txt:10, labels/a.txt:11)',
         "dropped images that can't be read: 1 (images/broken.jpg)",
         'dropped label files without an image: 1 (labels/orphan.txt)',
         'without a label file: 1 (images/background.jpg)',

@@ -98,7 +98,7 @@ class YoloAnnotations(Annotations):
         if self._keypoints:
             numbers = numbers[:_BOX]
         if not (len(numbers) == _BOX or (len(numbers) > 6 and len(numbers) % 2)):
-            writer.drop('lines that are no box', where)
+            writer.drop('lines that are not a box', where)
             return None
         label, *shares = numbers
         if max(map(abs, shares)) > 2:
@@ -122,7 +122,7 @@ class YoloAnnotations(Annotations):
             raise UsageError(
                 f'the labels of {self.path} ({split}) seem to be counted from 1: none is 0, and '
                 f'one is {last}, while {last} names have the labels from 0 to {last - 1}. If so, '
-                f'say it in a data.yaml beside them, names: {{{numbered}}}; if not, take out the '
+                f'number them so in a data.yaml beside them, names: {{{numbered}}}; if not, take out the '
                 f'boxes with label {last}'
             )
 
