@@ -122,7 +122,7 @@ class YoloAnnotations(Annotations):
             raise UsageError(
                 f'the labels of {self.path} ({split}) seem to be counted from 1: none is 0, and '
                 f'one is {last}, while {last} names have the labels from 0 to {last - 1}. If so, '
-                f'number them so in a data.yaml beside them, names: {{{numbered}}}; if not, take out the '
+                f'write names: {{{numbered}}} into a data.yaml beside them; if not, remove the '
                 f'boxes with label {last}'
             )
 
