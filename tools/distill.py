@@ -68,7 +68,15 @@ def parse_args() -> argparse.Namespace:
         'weights, distilled where there are any, or coco-plain for those that are not',
     )
     training = parser.add_argument_group('training')
-    training.add_argument('--epochs', type=int, help='default: depends on the number of images')
+    training.add_argument(
+        '--epochs', type=int, help="the student's; default: depends on the number of images"
+    )
+    training.add_argument(
+        '--teacher-epochs',
+        type=int,
+        help='with --train-teacher; default: twice as many as the student has, for a teacher from '
+        'scratch',
+    )
     training.add_argument(
         '--img-size',
         type=int,

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from rtm_kd.checks.config import check_data_files, check_output_folder, check_values
-from rtm_kd.datasets.prepare import PreparedData, prepare_data
+from rtm_kd.datasets.prepare import DataSource, PreparedData, prepare_data
 from rtm_kd.datasets.write_configs import (
     SIZES,
     ConfigPaths,
+    Training,
     changed_configs,
     choose_schedule,
     config_paths,
@@ -45,8 +46,13 @@ class Run:
 
     who: str  # 'teacher' or 'student'
     config: Path
-    work_dir: Path
+    parent: str  # folder of its work dir
     start: Optional[str]  # path or URL of the weights it starts from
+
+    @property
+    def work_dir(self) -> Path:
+        """Named after its config."""
+        return Path(self.parent, self.config.stem)
 
     @property
     def best(self) -> Path:
@@ -125,6 +131,7 @@ def make_plan(
     student_ckpt: Optional[str] = None,
     train_teacher: bool = False,
     epochs: Optional[int] = None,
+    teacher_epochs: Optional[int] = None,
     img_size: int = 640,
     batch_size: Optional[int] = None,
     lr: Optional[float] = None,
@@ -147,7 +154,15 @@ def make_plan(
     """
     name = name or Path(os.path.abspath(Path(data_root).expanduser())).name
     config_dir = Path(config_out or Path('configs', name))
-    _check_choices(student, teacher, img_size, epochs=epochs, batch_size=batch_size, lr=lr)
+    _check_choices(
+        student,
+        teacher,
+        img_size,
+        epochs=epochs,
+        teacher_epochs=teacher_epochs,
+        batch_size=batch_size,
+        lr=lr,
+    )
     check_output_folder('--config-out', config_dir)
     check_output_folder('--work-dir', work_dir)
     teacher_start, student_start = (
@@ -156,30 +171,31 @@ def make_plan(
     )
     if not train_teacher and teacher_start is None:
         raise UsageError(_no_teacher(teacher))
-    data = prepare_data(data_root, os.path.join(work_dir, name, 'annotations'), **data_options)
+    if teacher_epochs and not train_teacher:
+        raise UsageError('--teacher-epochs says how long to train a teacher: add --train-teacher')
+    source = DataSource(data_root, **data_options)
+    data = prepare_data(source, os.path.join(work_dir, name, 'annotations'))
+    images = data.num_train_images
+    schedule = choose_schedule(images, batch_size, epochs, lr, student_start is not None)
     configs = config_paths(config_dir, student, teacher, name)
-    trained = [('teacher', configs.teacher, teacher_start)] if train_teacher else []
-    trained.append(('student', configs.distillation, student_start))
-    runs = [Run(who, config, Path(work_dir, config.stem), start) for who, config, start in trained]
-    schedules = [
-        choose_schedule(data.num_train_images, batch_size, epochs, lr, run.start is not None)
-        for run in runs
-    ]
-    # Teacher and student share one learning rate: the higher one, for training from scratch.
-    schedules[0].base_lr = max(schedule.base_lr for schedule in schedules)
+    runs = [Run('student', configs.distillation, work_dir, student_start)]
+    trainings = [Training(teacher, schedule), Training(student, schedule, student_start)]
+    if train_teacher:
+        # A teacher from scratch gets longer: only what it has learned can be passed on.
+        longer = teacher_epochs or (2 * schedule.epochs if teacher_start is None else epochs)
+        own = choose_schedule(images, batch_size, longer, lr, teacher_start is not None)
+        # Teacher and student share one learning rate: the higher one, for training from scratch.
+        own.base_lr = schedule.base_lr = max(own.base_lr, schedule.base_lr)
+        runs.insert(0, Run('teacher', configs.teacher, work_dir, teacher_start))
+        trainings[0] = Training(teacher, own, teacher_start)
     texts = render_configs(
         configs,
-        data,
-        schedules[0],
-        schedules[-1].epochs,
-        student,
-        teacher,
-        str(runs[0].best) if train_teacher else teacher_start,
         Path(templates),
-        img_size=img_size,
-        num_workers=num_workers,
-        teacher_start=teacher_start if train_teacher else None,
-        student_start=student_start,
+        data,
+        *trainings,
+        str(runs[0].best) if train_teacher else teacher_start,
+        img_scale=(img_size, img_size),
+        train_num_workers=num_workers,
     )
     return Plan(
         data,
@@ -221,7 +237,7 @@ def run_plan(plan: Plan, say: Callable[[str], None], amp: bool, resume: bool) ->
         say(
             f'the student has caught up with its teacher, {scores[1]:.3f} to {scores[0]:.3f}: it '
             'may be better without. A larger model needs longer: train the teacher for more epochs '
-            f'({plan.configs.teacher}), and see whether it helps: '
+            '(--teacher-epochs, with another --name), and see whether it helps: '
             + plan.command('compare.py', plan.configs.distillation, *options)
         )
     best = plan.runs[-1].best

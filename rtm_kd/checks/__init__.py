@@ -1,1 +1,1 @@
-"""What is checked before a run: config, annotations, images, pipelines."""
+"""Checks before a run: config, annotations, images, pipelines, checkpoints to resume."""

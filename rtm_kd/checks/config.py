@@ -1,22 +1,23 @@
-"""What is checked before a run: that its data are there, and are what the config says."""
+"""Checks of a config's values, output folders and data before a run."""
 
 import math
 import os
 from collections.abc import Iterator
 from numbers import Real
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Union
 
 from mmengine import dist
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 
+from rtm_kd.datasets.coco_format import first_few, read_annotations
 from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.internals import has_loop, unwrap_model
 
-from .annotations import checked_annotations, read_annotations
+from .annotations import checked_annotations
 from .images import check_images, name_faulty_images
 from .pipelines import shaping_of
 
@@ -24,9 +25,7 @@ COCO_REMEDY = (
     'for COCO, see docs/coco.md; for your own data set data_root, and the ann_file and data_prefix '
     'of the dataloaders'
 )
-
-
-# What people change, and often to what no run can have: name, type, smallest value.
+# Values that users change, and that no run can have at times: name, type, smallest value.
 _NUMBERS = (
     ('train_cfg.max_epochs', int, 1),
     ('train_cfg.max_iters', int, 1),
@@ -37,7 +36,7 @@ _NUMBERS = (
     ('optim_wrapper.accumulative_counts', int, 1),
     ('auto_scale_lr.base_batch_size', int, 1),
 )
-# What MMEngine takes for granted.
+# Types that MMEngine relies on.
 _KINDS = (
     *[('model', dict), ('train_dataloader', dict), ('optim_wrapper', dict)],
     *[('default_scope', str), ('work_dir', str), ('load_from', str)],
@@ -47,19 +46,22 @@ _KINDS = (
 
 
 def check_values(cfg: Config) -> None:
-    """Raise for values that no run can have, and that MMEngine would stumble over later.
+    """Raise for values that no run can have, and that MMEngine would fail on later.
 
     Args:
         cfg (Config): The whole config.
 
     Raises:
-        ValueError: Naming the value and what it has to be.
+        ValueError: With the value and what it has to be.
     """
-    for name, kind in _KINDS:
-        if cfg.get(name) is not None and not isinstance(cfg[name], kind):
-            raise UsageError(f'the config has {name}={cfg[name]!r}, which is no {_plain(kind)}')
     if cfg.get('model') is None:
         raise UsageError('the config has no model')
+    for name, kind in _KINDS:
+        if cfg.get(name) is not None and not isinstance(cfg[name], kind):
+            kinds = ' or '.join(
+                each.__name__ for each in (kind if isinstance(kind, tuple) else [kind])
+            )
+            raise UsageError(f'the config has {name}={cfg[name]!r}, which is not a {kinds}')
     for name, kind, least in _NUMBERS:
         value = get_value(cfg, name, least)
         is_number = isinstance(value, kind) and not isinstance(value, bool)
@@ -70,16 +72,11 @@ def check_values(cfg: Config) -> None:
             )
 
 
-def _plain(kind: Any) -> str:
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    return ' or '.join(kind.__name__ for kind in kinds)
-
-
 def check_output_folder(option: str, folder: Union[str, Path]) -> None:
-    """Raise unless files can be written below a folder, which need not be there yet.
+    """Raise unless files can be written below a folder, which need not exist yet.
 
     Args:
-        option (str): What the user chooses the folder with, for the message.
+        option (str): The option for the folder, for the message.
         folder (str | Path): The folder.
 
     Raises:
@@ -88,52 +85,50 @@ def check_output_folder(option: str, folder: Union[str, Path]) -> None:
     whole = Path(os.path.abspath(folder))
     there = next(place for place in (whole, *whole.parents) if os.path.exists(place))
     if not there.is_dir():
-        raise UsageError(f'{there} is no folder; choose another with {option}')
+        raise UsageError(f'{there} is not a directory; choose another with {option}')
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f'no permission to write in {there}; choose another with {option}')
 
 
 def check_data_files(cfg: Config, *splits: str) -> None:
-    """Raise unless annotation file and image folder of every split exist.
+    """Raise unless the annotation file and the image folder of every split exist.
 
     Args:
         cfg (Config): The whole config.
         splits (str): Of ``'train'``, ``'val'`` and ``'test'``.
 
     Raises:
-        ValueError: Naming the path that is missing, and how to get COCO.
+        ValueError: With the path that is missing, and how to get COCO.
     """
     for split in splits:
         dataset = innermost_dataset(get_value(cfg, f'{split}_dataloader.dataset'))
         if not isinstance(dataset, dict) or bare_type(dataset) == 'DrawnDataset':
             continue
         root = dataset.get('data_root') or ''
-        prefix = dataset.get('data_prefix') or {}
-        annotations = _path(f'{split} annotation file', root, dataset.get('ann_file') or None)
-        if annotations and not _exists(annotations):
-            raise UsageError(f'the {split} annotation file {annotations} is missing; {COCO_REMEDY}')
+        remedy = f'is missing; {COCO_REMEDY}'
+        _check_exists(f'{split} annotation file', root, dataset.get('ann_file') or None, remedy)
         evaluators = cfg.get(f'{split}_evaluator') or []
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-            evaluated = _path(
-                f'file of the {split} evaluator', '', get_value(evaluator, 'ann_file')
+            _check_exists(
+                f'file of the {split} evaluator',
+                '',
+                get_value(evaluator, 'ann_file'),
+                'is missing; data_root has to end in a slash',
             )
-            if evaluated and not _exists(evaluated):
-                raise UsageError(
-                    f'the {split} evaluator reads {evaluated}, which is missing; data_root has to '
-                    'end in a slash'
-                )
-        images = _path(f'{split} image folder', root, get_value(prefix, 'img'))
-        if images and not _exists(images):
-            raise UsageError(f'the {split} image folder {images} is missing; {COCO_REMEDY}')
+        images = get_value(dataset.get('data_prefix') or {}, 'img')
+        _check_exists(f'{split} image folder', root, images, remedy)
 
 
-def _path(what: str, root: str, name: Optional[str]) -> Optional[str]:
+def _check_exists(what: str, root: Any, name: Any, fault: str) -> None:
     if name is None:
-        return None
+        return
     for part in (root, name):
         if not isinstance(part, str):
-            raise UsageError(f'the config has {part!r} for the {what}, which is no path')
-    return os.path.join(root, name)
+            raise UsageError(f'the config has {part!r} for the {what}, which is not a path')
+    path = os.path.join(root, name)
+    # A path such as s3://... belongs to a storage backend that only MMEngine knows.
+    if '://' not in path and not os.path.exists(path):
+        raise UsageError(f'the {what} {path} {fault}')
 
 
 def check_datasets(runner: Runner, *splits: str) -> None:
@@ -143,54 +138,86 @@ def check_datasets(runner: Runner, *splits: str) -> None:
     read ends the run with its name.
 
     Raises:
-        ValueError: Naming what is wrong with an annotation file or its images, the classes
-            that it lacks, or both counts.
+        ValueError: With the fault in an annotation file or its images, the classes that it
+            lacks, or both numbers of classes.
     """
+    model = unwrap_model(runner.model)
+    detector = getattr(model, 'student', model)
     for split in splits:
         if not has_loop(runner, split):
             continue
-        _check_image_size(runner, split)
+        _check_image_size(detector, runner, split)
         with checked_annotations(split):
             whole = getattr(runner, f'{split}_dataloader').dataset
         for dataset in _innermost_datasets(whole):
             classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-            ann_file = getattr(dataset, 'ann_file', None)
             if classes and hasattr(dataset, 'cat_ids'):
-                if len(dataset.cat_ids) < len(classes):
-                    _raise_unknown_classes(split, classes, ann_file)
-                _check_num_classes(runner, classes)
+                _check_classes(dataset, split, classes, detector)
             if len(dataset) == 0:
-                raise UsageError(f'no image of {ann_file} is left for {split} after filtering')
+                ann_file = getattr(dataset, 'ann_file', None)
+                raise UsageError(
+                    f'no image of {ann_file} is left for {split} after filtering; check filter_cfg '
+                    'and the class names'
+                )
             if isinstance(dataset, BaseDataset):
                 _check_boxes(dataset, split)
                 check_images(dataset, split)
                 name_faulty_images(dataset)
 
 
-def _check_boxes(dataset: BaseDataset, split: str) -> None:
-    """Raise if not a single image has a box: MMDetection would look for one a thousand times."""
-    filters = getattr(dataset, 'filter_cfg', None) or {}
-    if split == 'test' or (split == 'train' and not filters.get('filter_empty_gt')):
+def _check_image_size(detector: Any, runner: Runner, split: str) -> None:
+    """Raise if the levels of MMYOLO's necks, each half as large, would not fit each other."""
+    neck = type(getattr(detector, 'neck', None))
+    strides = getattr(getattr(detector, 'bbox_head', None), 'featmap_strides', None)
+    if not strides or all(base.__name__ != 'BaseYOLONeck' for base in neck.__mro__):
         return
-    for index in range(len(dataset)):
-        instances = dataset.get_data_info(index).get('instances', [])
-        if any(not instance.get('ignore_flag') for instance in instances):
-            return
-    raise UsageError(
-        f'no image of the {split} annotation file {dataset.ann_file} has a box of one of the '
-        'classes that is not marked as a crowd'
-    )
+    stride = int(max(strides))
+    size = shaping_of(runner.cfg, split).padded
+    if size and any(side % stride for side in size):
+        raise UsageError(
+            f'the {split} pipeline makes images of {size[0]}x{size[1]} pixels, but the model takes '
+            f'only multiples of {stride}; change img_scale'
+        )
 
 
 def _innermost_datasets(dataset: Any) -> Iterator[Any]:
-    """Yield what wrappers such as RepeatDataset and ConcatDataset are around."""
-    if hasattr(dataset, 'dataset'):
-        yield from _innermost_datasets(dataset.dataset)
-    elif hasattr(dataset, 'datasets'):
-        for part in dataset.datasets:
-            yield from _innermost_datasets(part)
-    else:
+    """Yield the datasets that wrappers such as RepeatDataset and ConcatDataset are around."""
+    parts = [dataset.dataset] if hasattr(dataset, 'dataset') else getattr(dataset, 'datasets', None)
+    if parts is None:
         yield dataset
+    for part in parts or ():
+        yield from _innermost_datasets(part)
+
+
+def _check_classes(dataset: Any, split: str, classes: tuple, detector: Any) -> None:
+    """Raise unless the annotations have all classes, and the model as many."""
+    if len(dataset.cat_ids) < len(classes):
+        annotated = [c['name'] for c in read_annotations(dataset.ann_file)['categories']]
+        unknown = [name for name in classes if name not in annotated]
+        raise UsageError(
+            f'the {split} annotations {dataset.ann_file} have the categories {annotated}, and not '
+            f'{unknown} of the config; write the class names (metainfo) as the annotations do'
+        )
+    head = getattr(detector, 'bbox_head', None)
+    num_classes = getattr(head, 'num_classes', len(classes))
+    if num_classes != len(classes):
+        raise UsageError(
+            f'the model has num_classes={num_classes}, and the data have {len(classes)} classes '
+            f'({first_few(classes)}); set num_classes'
+        )
+
+
+def _check_boxes(dataset: BaseDataset, split: str) -> None:
+    """Raise if no image has a box: MMDetection would look for one a thousand times."""
+    filters = getattr(dataset, 'filter_cfg', None) or {}
+    if split == 'test' or (split == 'train' and not filters.get('filter_empty_gt')):
+        return
+    infos = map(dataset.get_data_info, range(len(dataset)))
+    if all(each.get('ignore_flag') for info in infos for each in info.get('instances', [])):
+        raise UsageError(
+            f'no image of the {split} annotation file {dataset.ann_file} has a box of one of the '
+            'classes that is not marked as a crowd'
+        )
 
 
 def check_batch_size(runner: Runner) -> None:
@@ -210,45 +237,3 @@ def check_batch_size(runner: Runner) -> None:
             f'a batch has {batch_size} images{of}, and there are {len(loader.dataset)} to train '
             'on; set a smaller train_batch_size_per_gpu'
         )
-
-
-def _check_image_size(runner: Runner, split: str) -> None:
-    """Raise if the levels of MMYOLO's necks, each half as large, would not fit each other."""
-    model = unwrap_model(runner.model)
-    detector = getattr(model, 'student', model)
-    neck = type(getattr(detector, 'neck', None))
-    strides = getattr(getattr(detector, 'bbox_head', None), 'featmap_strides', None)
-    if not strides or all(base.__name__ != 'BaseYOLONeck' for base in neck.__mro__):
-        return
-    stride = int(max(strides))
-    size = shaping_of(runner.cfg, split).padded
-    if size and any(side % stride for side in size):
-        raise UsageError(
-            f'the {split} pipeline makes images of {size[0]}x{size[1]} pixels, and the model takes '
-            f'multiples of {stride} alone; set img_scale to such'
-        )
-
-
-def _raise_unknown_classes(split: str, classes: tuple, ann_file: str) -> None:
-    annotated = [category['name'] for category in read_annotations(ann_file)['categories']]
-    unknown = [name for name in classes if name not in annotated]
-    raise UsageError(
-        f'the {split} annotations {ann_file} have the categories {annotated}, and not '
-        f'{unknown} of the config; write the class names (metainfo) as the annotations do'
-    )
-
-
-def _check_num_classes(runner: Runner, classes: tuple) -> None:
-    model = unwrap_model(runner.model)
-    head = getattr(getattr(model, 'student', model), 'bbox_head', None)
-    num_classes = getattr(head, 'num_classes', len(classes))
-    if num_classes != len(classes):
-        raise UsageError(
-            f'the model has num_classes={num_classes}, and the data have {len(classes)} classes '
-            f'({", ".join(classes[:3])}, ...); set num_classes'
-        )
-
-
-def _exists(path: str) -> bool:
-    # A path such as s3://... belongs to a storage backend that only MMEngine knows.
-    return '://' in path or os.path.exists(path)

@@ -1,5 +1,6 @@
-"""Image files: what is found missing before a run, and what is said of those it can't read."""
+"""Checks that image files exist and are as annotated, and names for those that can't be read."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -13,19 +14,19 @@ from mmengine import dist
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from rtm_kd.datasets.coco_format import first_few
 from rtm_kd.utils.errors import RunError, UsageError, printable
 from rtm_kd.utils.image_size import image_size
 
-_SHOWN = 3  # files of each kind of fault
 _SAMPLE = 1000  # images that are opened before a run; it takes about a second
 
 
 def check_images(dataset: BaseDataset, split: str) -> None:
     """Raise unless every image file that a dataset will read is there, and as it was annotated.
 
-    Of a few that are cut off, or of another size than the annotations say, a warning tells; the
-    former end the run as they are read, see :func:`name_faulty_images`. For these faults the
-    main process opens the images: all of a small dataset, of a larger one a thousand, evenly
+    A few that are cut off, or of another size than annotated, are reported in a warning; the
+    former end the run when they are read, see :func:`name_faulty_images`. For these faults the
+    main process opens all images of a small dataset, and a thousand of a larger one, evenly
     spread. A dataset that reads its images from elsewhere than files is not checked.
 
     Args:
@@ -36,93 +37,84 @@ def check_images(dataset: BaseDataset, split: str) -> None:
         ValueError: With the first few names and ids of those that are missing or empty, or if
             most are of another size; on every process.
     """
-    if not _reads_files(dataset):
+    transforms = getattr(dataset.pipeline, 'transforms', [])
+    loads = [each for each in transforms if isinstance(each, LoadImageFromFile)]
+    if getattr(dataset, 'backend_args', None) is not None or all(
+        each.backend_args is not None or each.file_client_args is not None for each in loads
+    ):
         return
     folders = defaultdict(dict)
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         folder, name = os.path.split(info['img_path'])
-        folders[folder][name] = info.get('img_id', index)
+        folders[folder][name] = _named(info, index)
     faults = defaultdict(list)
     for folder, images in folders.items():
         sizes = _sizes(folder, images)
         for name, identity in images.items():
-            size = sizes.get(name)
-            if not size:
-                fault = 'are missing' if size is None else 'are empty'
-                faults[fault].append(f'{os.path.join(folder, name)} (image id {identity})')
+            if not sizes.get(name):
+                faults['are empty' if name in sizes else 'are missing'].append(identity)
     if faults:
         text = '; '.join(
-            f'{len(files)} of its {len(dataset)} images {fault}: {_first(files)}'
+            f'{len(files)} of its {len(dataset)} images {fault}: {first_few(files)}'
             for fault, files in faults.items()
         )
         raise UsageError(
             f'the {split} annotation file {dataset.ann_file} names what is not there: {text}; '
             'copy them again, or set data_prefix'
         )
-    _check_sizes(dataset, split)
-
-
-def _check_sizes(dataset: BaseDataset, split: str) -> None:
-    refusals = [_refusal_of_sizes(dataset, split) if dist.is_main_process() else None]
-    # A process that went on alone would wait for the others at its first step.
+    # An image that is not turned as its EXIF tag says has another size.
+    turned = all(each.color_type in ('color', 'grayscale') for each in loads)
+    refusals = [_open_images(dataset, split, turned) if dist.is_main_process() else None]
+    # A process that continued alone would wait for the others at its first step.
     dist.broadcast_object_list(refusals)
     if refusals[0] is not None:
         raise UsageError(refusals[0])
 
 
-def _refusal_of_sizes(dataset: BaseDataset, split: str) -> Optional[str]:
-    """Warn of a few faulty images, and return what to say if most are of another size."""
-    # Where an image is not turned as its EXIF tag says, its size is another one.
-    loads = [each for each in dataset.pipeline.transforms if isinstance(each, LoadImageFromFile)]
-    turned = all(each.color_type in ('color', 'grayscale') for each in loads)
+def _open_images(dataset: BaseDataset, split: str, turned: bool) -> Optional[str]:
+    """Warn of a few faulty images, and return the message if most are of another size."""
     other, damaged = [], []
     count = min(len(dataset), _SAMPLE)
     for number in range(count):
         index = number * len(dataset) // count
         info = dataset.get_data_info(index)
         noted = info.get('width'), info.get('height')
-        identity = f'{info["img_path"]} (image id {info.get("img_id", index)})'
         try:
             size = image_size(info['img_path'])
         except OSError:
-            damaged.append(identity)
+            damaged.append(_named(info, index))
             continue
         if turned and None not in noted and noted != size:
-            other.append(f'{identity}: {noted[0]}x{noted[1]}, not {size[0]}x{size[1]}')
+            other.append(f'{_named(info, index)}: {noted[0]}x{noted[1]}, not {size[0]}x{size[1]}')
     opened = '' if count == len(dataset) else f'{count} of '
     name = f'of {opened}the {len(dataset)} images of the {split} annotation file {dataset.ann_file}'
+    warnings, refusal = [], None
     if damaged:
-        _warn(
-            f'{name} {len(damaged)} can perhaps not be read, and would end the run: '
-            f'{_first(damaged)}; replace them, or take them out'
+        warnings.append(
+            f'{name} {len(damaged)} may be unreadable, and would end the run: '
+            f'{first_few(damaged)}; replace or remove them'
         )
     if other:
-        message = (
+        refusal = (
             f'{name} {len(other)} are of another size than it says, so that their boxes are wrong: '
-            f'{_first(other)}; put back the images as they were annotated (resized or turned '
+            f'{first_few(other)}; put back the images as they were annotated (resized or turned '
             'since, or turned by their EXIF tag?), or export the annotations again'
         )
-        if 2 * len(other) > count:
-            return message
-        _warn(message)
-    return None
-
-
-def _warn(message: str) -> None:
-    print_log(printable(message), logger='current', level=logging.WARNING)
-
-
-def _first(files: list[str]) -> str:
-    return ', '.join(files[:_SHOWN]) + (', ...' if len(files) > _SHOWN else '')
+        if 2 * len(other) <= count:
+            warnings.append(refusal)
+            refusal = None
+    for message in warnings:
+        print_log(printable(message), logger='current', level=logging.WARNING)
+    return refusal
 
 
 def name_faulty_images(dataset: BaseDataset) -> None:
-    """Have an image that can't be read end the run with its file and id in one sentence.
+    """Let an image that can't be read end the run with its file and id in one sentence.
 
-    MMCV's loader says neither of an empty file, and of no file the id.
+    MMCV's loader names neither an empty file, nor the id of any.
     """
-    # On the dataset itself, since a hook may replace its pipeline, and it goes along to the
+    # On the dataset itself, since a hook may replace its pipeline, and it is passed to the
     # processes that load.
     dataset.prepare_data = functools.partial(_prepare_data, dataset)
 
@@ -146,15 +138,15 @@ def _prepare_data(dataset: BaseDataset, index: int) -> Any:
         info = next((info for info in infos if info['img_path'] == path), own)
         raise RunError(
             f"the image {info['img_path']} (id {info.get('img_id', index)}) can't be used: "
-            f'{reason}; replace the file, or take it out of {dataset.ann_file}'
+            f'{reason}; replace the file, or remove it from {dataset.ann_file}'
         ) from error
 
 
 def _undecoded(error: Exception) -> Optional[str]:
     """Return the path of the image that MMCV's loader could not decode, if that is the error.
 
-    The loader says so in an assertion, and ``python -O`` leaves assertions out: then it fails on
-    the next line, which does not name the file.
+    The loader reports it in an assertion, which ``python -O`` leaves out: then it fails on the
+    next line, which does not name the file.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         values = frame.f_locals
@@ -163,27 +155,18 @@ def _undecoded(error: Exception) -> Optional[str]:
     return None
 
 
-def _reads_files(dataset: BaseDataset) -> bool:
-    transforms = getattr(dataset.pipeline, 'transforms', [])
-    return getattr(dataset, 'backend_args', None) is None and any(
-        isinstance(transform, LoadImageFromFile)
-        and transform.backend_args is None
-        and transform.file_client_args is None
-        for transform in transforms
-    )
+def _named(info: dict, index: int) -> str:
+    return f'{info["img_path"]} (image id {info.get("img_id", index)})'
 
 
 def _sizes(folder: str, names: dict) -> dict[str, int]:
-    """Return the sizes of those files of a folder that are there, in bytes."""
+    """Return the sizes of those files of a folder that exist, in bytes."""
     sizes = {}
-    try:
-        # In the order of the listing, in which a network's file system answers for many at once.
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name in names and entry.is_file():
-                    sizes[entry.name] = entry.stat().st_size
-    except OSError:
-        pass
+    # In the order of the listing, in which a network's file system answers many at once.
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name in names and entry.is_file():
+                sizes[entry.name] = entry.stat().st_size
     for name in names.keys() - sizes.keys():
         # A folder may be readable without being listable, or spell its names another way.
         path = os.path.join(folder, name)

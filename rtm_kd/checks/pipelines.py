@@ -1,4 +1,4 @@
-"""Whether images are brought to the model's size in training and testing alike."""
+"""Comparison of how training and testing bring images to the model's size."""
 
 from dataclasses import dataclass
 from numbers import Real
@@ -12,8 +12,8 @@ from rtm_kd.utils.config import bare_type
 def check_pipelines(cfg: Config) -> list[str]:
     """Find where images are brought to the model's size in another way than in training.
 
-    A detector may not survive it: RTMDet that was trained at 256 pixels on images padded below
-    and on the right had a thirtieth of its mAP on the same ones padded on all sides.
+    A detector may not survive it: RTMDet trained at 256 pixels on images padded below and on
+    the right had a thirtieth of its mAP on the same images padded on all sides.
 
     Args:
         cfg (Config): The whole config.
@@ -21,31 +21,25 @@ def check_pipelines(cfg: Config) -> list[str]:
     Returns:
         list[str]: A sentence for each difference; empty if there is none.
     """
-    first = shaping_of(cfg, 'train')
-    last, when = first, 'training'
-    found = []
+    first = last = shaping_of(cfg, 'train')
+    when, found = 'training', []
     for hook in cfg.get('custom_hooks') or []:
         if bare_type(hook) == 'PipelineSwitchHook':
-            last = _shaping(_whole_pipeline(dict(pipeline=hook['switch_pipeline'])))
-            when = 'the last epochs'
+            last, when = _shaping(_transforms(hook['switch_pipeline'])), 'the last epochs'
             if first.size and last.size and first.size != last.size:
                 found.append(
-                    f'training begins with images of {_said(first.size)} pixels and ends with '
-                    f'{_said(last.size)}'
+                    f'training begins with images of {_text(first.size)} pixels and ends with '
+                    f'{_text(last.size)}'
                 )
     splits: dict[str, list[str]] = {}
     for split in ('val', 'test'):
         tested = shaping_of(cfg, split)
-        differences = [
-            f'{what} {_said(its)} instead of {_said(mine)}'
-            for what, mine, its in (
-                ('size', last.size, tested.size),
-                ('shape', last.shape, tested.shape),
-                ('padding', last.padding, tested.padding),
-                ('colour of the padding', last.colour, tested.colour),
-            )
-            if mine is not None and its is not None and mine != its
-        ]
+        differences = []
+        for what in ('size', 'shape', 'padding', 'colour'):
+            mine, its = getattr(last, what), getattr(tested, what)
+            if mine is not None and its is not None and mine != its:
+                name = 'colour of the padding' if what == 'colour' else what
+                differences.append(f'{name} {_text(its)} instead of {_text(mine)}')
         if differences:
             splits.setdefault(', '.join(differences), []).append(split)
     for difference, names in splits.items():
@@ -76,49 +70,47 @@ def shaping_of(cfg: Config, split: str) -> Shaping:
         cfg (Config): The whole config.
         split (str): ``'train'``, ``'val'`` or ``'test'``.
     """
-    return _shaping(_whole_pipeline((cfg.get(f'{split}_dataloader') or {}).get('dataset')))
+    dataset, pipeline = (cfg.get(f'{split}_dataloader') or {}).get('dataset'), []
+    while isinstance(dataset, dict):
+        # The transforms of a wrapper come after those of the dataset in it.
+        pipeline = _transforms(dataset.get('pipeline')) + pipeline
+        dataset = dataset.get('dataset')
+    return _shaping(pipeline)
+
+
+def _transforms(pipeline: Any) -> list[dict]:
+    return [transform for transform in pipeline or [] if isinstance(transform, dict)]
 
 
 def _shaping(pipeline: list[dict]) -> Shaping:
     shaping = Shaping()
     for transform in pipeline:
         kind = bare_type(transform)
+        get = transform.get
         if kind == 'LetterResize':
-            shaping.size = _size(transform.get('scale'))
-            stretched = transform.get('stretch_only', False)
-            shaping.shape = 'stretched' if stretched else 'as it is'
-            if not stretched:
-                shaping.padding = 'on all sides'
-                shaping.padded = shaping.size
-                shaping.colour = _colour(transform.get('pad_val', 0))
+            shaping.size = _size(get('scale'))
+            shaping.shape = 'stretched' if get('stretch_only', False) else 'as it is'
+            if not get('stretch_only', False):
+                shaping.padding, shaping.padded = 'on all sides', shaping.size
+                shaping.colour = _colour(get('pad_val', 0))
         elif kind == 'Pad':
-            # Without a size to a multiple of it, or to a square.
-            shaping.padded = _size(transform.get('size'))
+            # Without a size, to a multiple of one or to a square.
+            shaping.padding, shaping.padded = 'below and on the right', _size(get('size'))
             shaping.size = shaping.padded or shaping.size
-            shaping.padding = 'below and on the right'
-            shaping.colour = _colour(transform.get('pad_val', 0))
+            shaping.colour = _colour(get('pad_val', 0))
         elif kind in ('Resize', 'FixScaleResize', 'YOLOv5KeepRatioResize', 'RandomResize'):
-            keeps = transform.get('keep_ratio', kind == 'YOLOv5KeepRatioResize')
+            keeps = get('keep_ratio', kind == 'YOLOv5KeepRatioResize')
             shaping.shape = 'as it is' if keeps else 'stretched'
             if kind != 'RandomResize':
-                shaping.size = _size(transform.get('scale'))
+                shaping.size = _size(get('scale'))
         elif kind == 'FixShapeResize':
-            shaping.size = (transform.get('width'), transform.get('height'))
-            shaping.shape = 'as it is' if transform.get('keep_ratio', True) else 'stretched'
-        elif kind == 'RandomCrop' and transform.get('crop_type', 'absolute') == 'absolute':
-            shaping.size = _size(transform.get('crop_size'))
+            shaping.size = (get('width'), get('height'))
+            shaping.shape = 'as it is' if get('keep_ratio', True) else 'stretched'
+        elif kind == 'RandomCrop' and get('crop_type', 'absolute') == 'absolute':
+            shaping.size = _size(get('crop_size'))
         elif kind == 'Mosaic':
-            shaping.size = _size(transform.get('img_scale', (640, 640)))
+            shaping.size = _size(get('img_scale', (640, 640)))
     return shaping
-
-
-def _whole_pipeline(dataset: Any) -> list[dict]:
-    """The transforms of a dataset and, after them, of those that it is wrapped in."""
-    if not isinstance(dataset, dict):
-        return []
-    own = dataset.get('pipeline')
-    own = [transform for transform in own if isinstance(transform, dict)] if own else []
-    return _whole_pipeline(dataset.get('dataset')) + own
 
 
 def _size(size: Any) -> Optional[tuple]:
@@ -134,5 +126,5 @@ def _colour(value: Any) -> Optional[tuple]:
     return tuple(value) if isinstance(value, (list, tuple)) else None
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else 'x'.join(map(str, value))

@@ -1,6 +1,7 @@
-"""Whether a run can go on from a checkpoint, seen before its data are built."""
+"""Checks of a checkpoint that a run is to be resumed from."""
 
 import logging
+from itertools import zip_longest
 from typing import Any, Optional
 
 from mmengine.config import Config
@@ -13,16 +14,11 @@ from rtm_kd.utils import UsageError
 from rtm_kd.utils.checkpoint import check_state_dict, class_names
 from rtm_kd.utils.config import get_value, innermost_dataset
 
-_BEGIN = 'begin from its weights, load_from={0}, or resume from another, such as epoch_N.pth'
-# Of a training's checkpoint, besides the weights, what MMEngine takes for granted.
-_PARTS = ('optimizer', 'message_hub', 'meta')
-_COUNTS = ('epoch', 'iter')
-
 
 def check_resumable(content: dict[str, Any], checkpoint: str, cfg: Config) -> None:
     """Raise unless a checkpoint holds the state of a training on the classes of a config.
 
-    Says so where that training is as long as the config's already.
+    Warns where that training is as long as the config's already.
 
     Args:
         content (dict): What :func:`rtm_kd.utils.checkpoint.read_checkpoint` returns.
@@ -30,117 +26,102 @@ def check_resumable(content: dict[str, Any], checkpoint: str, cfg: Config) -> No
         cfg (Config): The whole config.
 
     Raises:
-        ValueError: Naming what is missing, or both lists of classes.
+        ValueError: With what is missing, or both lists of classes.
     """
-    parts = [*_PARTS, *(['param_schedulers'] if cfg.get('param_scheduler') else [])]
+    begin = (
+        f'start from its weights, load_from={checkpoint}, or resume from another, such as '
+        'epoch_N.pth'
+    )
+    # What MMEngine relies on, besides the weights.
+    parts = ['optimizer', 'message_hub', 'meta']
+    parts += ['param_schedulers'] if cfg.get('param_scheduler') else []
     missing = [part for part in parts if part not in content]
     if missing:
         raise UsageError(
             f"{checkpoint} can't be resumed: it has no {' and no '.join(missing)}, as a "
-            f"training's checkpoint has; {_BEGIN.format(checkpoint)}"
+            f"training's checkpoint has; {begin}"
         )
     meta = content['meta']
-    odd = [
-        f'meta.{name}={meta.get(name)!r:.40}'
-        for name, least in (*((name, 0) for name in _COUNTS), ('samples_of_epoch', 0))
-        if not _is_count(meta.get(name, None if name in _COUNTS else least))
-    ]
+    counts = [(name, meta.get(name)) for name in ('epoch', 'iter')]
+    counts.append(('samples_of_epoch', meta.get('samples_of_epoch', 0)))
+    odd = [f'meta.{n}={count!r:.40}' for n, count in counts if type(count) is not int or count < 0]
     if odd:
         raise UsageError(
             f"{checkpoint} can't be resumed: it has {' and '.join(odd)}, which has to be an "
-            f'integer from 0 up; {_BEGIN.format(checkpoint)}'
+            f'integer from 0 up; {begin}'
         )
-    learnt, classes = class_names(meta.get('dataset_meta')), _config_classes(cfg)
+    dataset = innermost_dataset(get_value(cfg, 'train_dataloader.dataset'))
+    learnt = class_names(meta.get('dataset_meta'))
+    classes = class_names(get_value(dataset, 'metainfo'))
     if learnt is not None and classes is not None and learnt != classes:
-        place = next(
-            (i for i, pair in enumerate(zip(learnt, classes)) if pair[0] != pair[1]),
-            min(len(learnt), len(classes)),
-        )
+        pairs = enumerate(zip_longest(learnt, classes))
+        place, pair = next((place, pair) for place, pair in pairs if pair[0] != pair[1])
+        names = ', '.join('none' if name is None else f'"{name[:40]}"' for name in pair)
         raise UsageError(
             f"{checkpoint} can't be resumed: it is of {len(learnt)} classes and the config of "
-            f'{len(classes)}, which differ first at label {place} ({_at(learnt, place)}, '
-            f'{_at(classes, place)}); name them in the order of the checkpoint'
+            f'{len(classes)}, which differ first at label {place} ({names}); name them in the '
+            'order of the checkpoint'
         )
-    _say_if_done(meta, checkpoint, cfg)
-
-
-def check_fits(content: dict[str, Any], checkpoint: str, runner: Runner) -> None:
-    """Raise unless a run's model and optimizer are those that a checkpoint is of.
-
-    The runner's optimizer is built, which it would be later.
-
-    Args:
-        content (dict): As :func:`check_resumable` has it, which comes first.
-        checkpoint (str): Its path or URL, for the message.
-        runner (Runner): The run that is to go on.
-
-    Raises:
-        ValueError: Naming the first weights that don't fit, or what of the optimizer differs.
-    """
-    model = runner.model
-    whole = (DataParallel, DistributedDataParallel)
-    if not is_model_wrapper(model) or isinstance(model, whole):
-        model = getattr(model, 'module', model)
-        # MMRazor's checkpoints have the teacher as well.
-        own = {k: v for k, v in content['state_dict'].items() if not k.startswith('teacher.')}
-        check_state_dict(own, model.state_dict(), checkpoint, 'the run that is to be resumed')
-        _check_optimizer(content['optimizer'], checkpoint, runner)
-
-
-def _check_optimizer(saved: Any, checkpoint: str, runner: Runner) -> None:
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
-    if optimizer is None:
-        return  # several, by name
-    kind = type(optimizer).__name__
-    groups = saved.get('param_groups') if isinstance(saved, dict) else None
-    if not isinstance(groups, list) or not all(
-        isinstance(group, dict) and isinstance(group.get('params'), list) for group in groups
-    ):
-        fault = f'its optimizer is not the state of one, a {kind}'
-    elif len(groups) != len(optimizer.param_groups):
-        fault = (
-            f'its optimizer has {len(groups)} groups of parameters, and that of the config '
-            f'{len(optimizer.param_groups)}'
-        )
-    elif [len(g['params']) for g in groups] != [len(g['params']) for g in optimizer.param_groups]:
-        fault = 'its optimizer has other parameters than that of the config'
-    else:
-        # A newer torch has more options of the same optimizer, but it drops none.
-        theirs, ours = set(groups[0]), set(optimizer.defaults)
-        if ours <= theirs or theirs - {'params', 'initial_lr', 'param_names'} <= ours:
-            return
-        fault = (
-            f'its optimizer has {", ".join(sorted(map(str, theirs - ours - {"params"})))}, and '
-            f'that of the config, {kind}, has {", ".join(sorted(ours - theirs))}'
-        )
-    raise UsageError(
-        f"{checkpoint} can't be resumed: {fault}; set optim_wrapper as it was, or begin from the "
-        f'weights, load_from={checkpoint}'
-    )
-
-
-def _say_if_done(meta: dict, checkpoint: str, cfg: Config) -> None:
-    loop = cfg.get('train_cfg') or {}
     for unit in ('epoch', 'iter'):
-        most = loop.get(f'max_{unit}s')
+        most = (cfg.get('train_cfg') or {}).get(f'max_{unit}s')
         if most is not None and meta[unit] >= most:
             print_log(
                 f'{checkpoint} is at {unit} {meta[unit]} of max_{unit}s={most}: there is nothing '
-                f'to train; set a larger max_{unit}s to go on',
+                f'to train; set a larger max_{unit}s to continue',
                 'current',
                 logging.WARNING,
             )
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+def check_fits(content: dict[str, Any], checkpoint: str, runner: Runner) -> None:
+    """Raise unless a checkpoint fits the model and the optimizer of a run.
+
+    The runner's optimizer is built, which would happen later anyway.
+
+    Args:
+        content (dict): What :func:`check_resumable` has accepted.
+        checkpoint (str): Its path or URL, for the message.
+        runner (Runner): The run that is to be resumed.
+
+    Raises:
+        ValueError: With the first weights that don't fit, or the difference of the optimizers.
+    """
+    model = runner.model
+    whole = (DataParallel, DistributedDataParallel)
+    if is_model_wrapper(model) and not isinstance(model, whole):
+        return
+    model = getattr(model, 'module', model)
+    # MMRazor's checkpoints have the teacher as well.
+    own = {k: v for k, v in content['state_dict'].items() if not k.startswith('teacher.')}
+    check_state_dict(own, model.state_dict(), checkpoint, 'the run that is to be resumed')
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    # There may be several, by name.
+    fault = None if optimizer is None else _optimizer_fault(content['optimizer'], optimizer)
+    if fault:
+        raise UsageError(
+            f"{checkpoint} can't be resumed: its optimizer {fault}; set optim_wrapper as it was, "
+            f'or start from the weights, load_from={checkpoint}'
+        )
 
 
-def _config_classes(cfg: Config) -> Optional[list[str]]:
-    dataset = innermost_dataset(get_value(cfg, 'train_dataloader.dataset'))
-    return class_names(get_value(dataset, 'metainfo'))
-
-
-def _at(classes: list[str], place: int) -> str:
-    return f'"{classes[place][:40]}"' if place < len(classes) else 'none'
+def _optimizer_fault(saved: Any, optimizer: Any) -> Optional[str]:
+    """Return how a saved state differs from what an optimizer could load, None if it does not."""
+    kind, built = type(optimizer).__name__, optimizer.param_groups
+    groups = saved.get('param_groups') if isinstance(saved, dict) else None
+    if not isinstance(groups, list) or not all(
+        isinstance(group, dict) and isinstance(group.get('params'), list) for group in groups
+    ):
+        return f'is not the state of one, a {kind}'
+    if len(groups) != len(built):
+        return f'has {len(groups)} groups of parameters, and that of the config {len(built)}'
+    if [len(group['params']) for group in groups] != [len(group['params']) for group in built]:
+        return 'has other parameters than that of the config'
+    # A newer torch has more options of the same optimizer, but it drops none.
+    theirs, ours = set(groups[0]), set(optimizer.defaults)
+    if ours <= theirs or theirs - {'params', 'initial_lr', 'param_names'} <= ours:
+        return None
+    return (
+        f'has {", ".join(sorted(map(str, theirs - ours - {"params"})))}, and that of the config, '
+        f'{kind}, has {", ".join(sorted(ours - theirs))}'
+    )

@@ -1,4 +1,4 @@
-"""Configs of one's own, from the hand-written ones and what stands at their top."""
+"""A user's configs, written from the templates in configs/custom_dataset."""
 
 import ast
 import math
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Optional
 
@@ -19,7 +20,7 @@ from rtm_kd.utils.errors import UsageError
 # The recipes whose distilled weights MMYOLO has published, see configs/metafile.yml.
 _RECIPES = dict(tiny='kd_tiny_rtmdet_s', s='kd_s_rtmdet_m', m='kd_m_rtmdet_l', l='kd_l_rtmdet_x')
 SIZES = ('tiny', 's', 'm', 'l', 'x')
-# What is usual for some hundred to some thousand images, at batches of 4 to 32.
+# Usual for some hundred to some thousand images, at batches of 4 to 32.
 _ITERATIONS = 5000
 _EPOCHS = (50, 300)
 _BATCH_SIZE = 8
@@ -29,23 +30,14 @@ _BASE_LR, _BASE_BATCH_SIZE, _BASE_WARMUP = 0.004, 256, 1000
 
 @dataclass
 class Schedule:
-    """How long, in what portions and how fast to train.
+    """How long, in what portions and how fast to train."""
 
-    Attributes:
-        batch_size (int): Images of a step.
-        epochs (int): Passes over the data.
-        base_lr (float): Learning rate after the warm-up.
-        warmup_iters (int): Steps of the warm-up.
-        num_epochs_stage2 (int): Last epochs, without mosaic and without distillation.
-        val_interval (int): Epochs from one evaluation to the next.
-    """
-
-    batch_size: int
-    epochs: int
-    base_lr: float
-    warmup_iters: int
-    num_epochs_stage2: int
-    val_interval: int
+    batch_size: int  # images of a step
+    epochs: int  # passes over the data
+    base_lr: float  # learning rate after the warm-up
+    warmup_iters: int  # steps of the warm-up
+    num_epochs_stage2: int  # last epochs, without mosaic and without distillation
+    val_interval: int  # epochs from one evaluation to the next
 
 
 def choose_schedule(
@@ -55,16 +47,16 @@ def choose_schedule(
     base_lr: Optional[float] = None,
     pretrained: bool = False,
 ) -> Schedule:
-    """Choose what the user leaves open by how many images there are.
+    """Choose what the user leaves open by the number of images.
 
     Args:
         num_images (int): Images to train on.
         batch_size (int, optional): Defaults to 8, or down to 2 where that would leave fewer
             than four steps an epoch.
-        epochs (int, optional): Defaults to what makes 5000 steps, half of it for a model that
-            does not start from scratch, and from 50 to 300.
-        base_lr (float, optional): Defaults to the published recipe's, by the square root of
-            the batch size, or by the batch size for a model that does not start from scratch.
+        epochs (int, optional): Defaults to as many as make 5000 steps, or 2500 for a pretrained
+            model, but from 50 to 300.
+        base_lr (float, optional): Defaults to the published recipe's, scaled by the square root
+            of the batch size, or by the batch size for a pretrained model.
         pretrained (bool): Whether the model starts from a detector's weights.
 
     Raises:
@@ -74,8 +66,8 @@ def choose_schedule(
         batch_size = min(_BATCH_SIZE, 2 ** int(math.log2(max(num_images // 4, 2))), num_images)
     if batch_size > num_images:
         raise UsageError(
-            f'--batch-size {batch_size} is more than the {num_images} images that there are to '
-            f'train on; choose at most {num_images}'
+            f'--batch-size {batch_size} is more than the {num_images} images to train on; '
+            f'choose at most {num_images}'
         )
     iterations = math.ceil(num_images / batch_size)
     if epochs is None:
@@ -99,7 +91,7 @@ def choose_schedule(
 
 
 class _Beside(str):
-    """Name of a file that lies beside the config."""
+    """Name of a file in the config's own folder."""
 
     def __repr__(self) -> str:
         return repr('{{ fileDirname }}/' + self)
@@ -107,7 +99,7 @@ class _Beside(str):
 
 @dataclass
 class ConfigPaths:
-    """Where the configs of a teacher, of its student and of the distillation are."""
+    """Paths of the configs of a teacher, of its student and of the distillation."""
 
     teacher: Path
     student: Path
@@ -115,15 +107,15 @@ class ConfigPaths:
 
 
 def config_paths(folder: Path, student: str, teacher: str, name: str) -> ConfigPaths:
-    """Return the configs' paths, named as the published ones are.
+    """Return the paths of the configs in a folder, named as the published ones are.
 
     Args:
-        folder (Path): Where they are.
-        student, teacher (str): Sizes, of ``'tiny'``, ``'s'``, ``'m'``, ``'l'`` and ``'x'``.
+        folder (Path): The folder.
+        student, teacher (str): Of :data:`SIZES`.
         name (str): Of the data.
     """
     name = re.sub(r'[^\w-]+', '_', name)
-    # A student of its teacher's size must not take its teacher's name.
+    # A student of its teacher's size needs a name of its own.
     suffix = '_student' if student == teacher else ''
     return ConfigPaths(
         folder / f'rtmdet_{teacher}_{name}.py',
@@ -132,72 +124,70 @@ def config_paths(folder: Path, student: str, teacher: str, name: str) -> ConfigP
     )
 
 
+@dataclass
+class Training:
+    """How a teacher or a student is trained."""
+
+    size: str
+    schedule: Schedule  # a teacher shares its student's, except for the epochs
+    load_from: Optional[str] = None  # weights to start from
+
+
 def render_configs(
     paths: ConfigPaths,
-    data: PreparedData,
-    schedule: Schedule,
-    student_epochs: int,
-    student: str,
-    teacher: str,
-    teacher_ckpt: str,
     templates: Path,
-    img_size: int = 640,
-    num_workers: int = 2,
-    teacher_start: Optional[str] = None,
-    student_start: Optional[str] = None,
+    data: PreparedData,
+    teacher: Training,
+    student: Training,
+    teacher_ckpt: str,
+    **common: Any,
 ) -> dict[Path, str]:
     """Return the texts of the configs of a teacher, of its student and of the distillation.
 
     Each is its template with other values at the top.
 
     Args:
-        paths (ConfigPaths): Where they are going to be.
-        data (PreparedData): What to train on.
-        schedule (Schedule): Of the teacher; the student's differs in the epochs.
-        student_epochs (int): Of the student, with and without its teacher.
-        student, teacher (str): Sizes.
-        teacher_ckpt (str): Path or URL of the teacher's weights.
+        paths (ConfigPaths): Where they will be.
         templates (Path): The folder ``configs/custom_dataset``.
-        img_size (int): Side of the square that the model sees, in pixels.
-        num_workers (int): Processes that load images.
-        teacher_start, student_start (str, optional): Weights that their training starts from.
+        data (PreparedData): What to train on.
+        teacher, student (Training): How each is trained.
+        teacher_ckpt (str): Path or URL of the teacher's weights.
+        common: Other values at the top of the teacher's config, which all three share.
     """
+    # What both share follows the student's run, which may be the shorter one.
+    schedule, published = student.schedule, _published(student.size)
+    data_values = ('data_root', 'train_ann_file', 'train_data_prefix', 'val_ann_file')
+    data_values += ('val_data_prefix', 'train_on_background')
     return {
         paths.teacher: render(
             templates / 'rtmdet_teacher.py',
-            f'RTMDet-{teacher}: the teacher, and the data and the schedule that its student shares.'
-            '\nWritten by tools/distill.py, and from here on yours.',
+            f'RTMDet-{teacher.size}: the teacher, and the data and the schedule that its student '
+            'shares.\nWritten by tools/distill.py, and yours to edit.',
             dict(
-                _base_=_package_path(teacher),
-                data_root=data.data_root,
-                train_ann_file=data.train_ann_file,
-                train_data_prefix=data.train_data_prefix,
-                val_ann_file=data.val_ann_file,
-                val_data_prefix=data.val_data_prefix,
+                _base_=_package_path(teacher.size),
+                **{name: getattr(data, name) for name in data_values},
                 class_names=tuple(data.class_names),
-                img_scale=(img_size, img_size),
                 train_batch_size_per_gpu=schedule.batch_size,
-                train_num_workers=num_workers,
-                max_epochs=schedule.epochs,
+                max_epochs=teacher.schedule.epochs,
                 num_epochs_stage2=schedule.num_epochs_stage2,
                 base_lr=schedule.base_lr,
                 val_interval=schedule.val_interval,
-                load_from=teacher_start,
-                train_on_background=data.train_on_background,
+                load_from=teacher.load_from,
                 lr_warmup_iters=schedule.warmup_iters,
-                **_augmentation(teacher, data.num_train_images),
+                **_augmentation(teacher.size, data.num_train_images),
+                **common,
             ),
         ),
         paths.student: render(
             templates / 'rtmdet_student.py',
-            f'RTMDet-{student} on the data of {paths.teacher.name}: the student, undistilled.',
+            f'RTMDet-{student.size} on the data of {paths.teacher.name}: the student, undistilled.',
             dict(
                 _base_=f'./{paths.teacher.name}',
-                max_epochs=student_epochs,
-                load_from=student_start,
-                deepen_factor=_published(student).deepen_factor,
-                widen_factor=_published(student).widen_factor,
-                **_augmentation(student, data.num_train_images),
+                max_epochs=student.schedule.epochs,
+                load_from=student.load_from,
+                deepen_factor=published.deepen_factor,
+                widen_factor=published.widen_factor,
+                **_augmentation(student.size, data.num_train_images),
             ),
         ),
         paths.distillation: render(
@@ -214,17 +204,23 @@ def render_configs(
 
 
 def changed_configs(texts: dict[Path, str], overwrite: bool) -> list[Path]:
-    """Return the paths whose files do not hold these texts yet.
+    """Return the paths whose files do not have these texts yet.
 
     Raises:
-        ValueError: If one holds another text, and is not to be overwritten.
+        ValueError: If one has another text, and must not be overwritten.
     """
-    changed = [path for path, text in texts.items() if _text_of(path) != text]
-    for path in changed:
+    changed = []
+    for path, text in texts.items():
+        there = path.read_text(encoding='utf-8') if path.is_file() else None
+        if there == text:
+            continue
+        changed.append(path)
         if path.exists() and not overwrite:
+            lines = zip((there or '').splitlines(), text.splitlines())
+            differs = [f'"{old.strip()}" for "{new.strip()}"' for old, new in lines if old != new]
             raise UsageError(
-                f'{path} is there, and is not what this command would write '
-                f'({_first_difference(_text_of(path) or "", texts[path])}); train it as it is with '
+                f'{path} exists, and is not what this command would write '
+                f'({[*differs, "one of them is longer"][0]}); train it as it is with '
                 'tools/train.py, or give --config-out another folder, or --overwrite'
             )
     return changed
@@ -247,37 +243,35 @@ def render(template: Path, title: str, values: Mapping[str, Any]) -> str:
 
     Args:
         template (Path): The config file.
-        title (str): Takes the place of the comment at its top.
+        title (str): Replaces the comment at its top.
         values (Mapping[str, Any]): Name -> new value, of assignments at the top level.
 
     Raises:
         KeyError: If the template does not assign one of the names.
     """
-    text = template.read_text(encoding='utf-8')
-    lines = text.splitlines(keepends=True)
+    source = template.read_text(encoding='utf-8').encode()  # ast counts bytes
+    starts = [0, *accumulate(map(len, source.splitlines(keepends=True)))]
     assigned = {
         node.targets[0].id: node.value
-        for node in ast.parse(text).body
+        for node in ast.parse(source).body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
     for name in sorted(values, key=lambda name: assigned[name].lineno, reverse=True):
         node = assigned[name]
-        # ast counts bytes.
-        before = lines[node.lineno - 1].encode()[: node.col_offset].decode()
-        after = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
-        value = before + _literal(values[name], len(before)) + after
-        lines[node.lineno - 1 : node.end_lineno] = [value]
+        start = starts[node.lineno - 1] + node.col_offset
+        end = starts[node.end_lineno - 1] + node.end_col_offset
+        source = source[:start] + _literal(values[name], node.col_offset).encode() + source[end:]
+    lines = source.decode().splitlines(keepends=True)
     first = next(i for i, line in enumerate(lines) if not line.startswith('#'))
-    header = ''.join(f'# {line}\n' for line in title.split('\n'))
-    return header + ''.join(lines[first:])
+    return ''.join([*(f'# {line}\n' for line in title.split('\n')), *lines[first:]])
 
 
 def _augmentation(size: str, num_images: int) -> dict[str, Any]:
-    """What differs from size to size in MMYOLO's mosaic and mixup, with caches for few images."""
+    """Return a size's values of MMYOLO's mosaic and mixup, with caches for few images."""
     published = _published(size)
     (mixup,) = (step for step in published.train_pipeline if step.type == 'YOLOv5MixUp')
     return dict(
-        # The transforms take no smaller caches.
+        # The transforms accept no smaller caches.
         mosaic_max_cached_images=min(published.mosaic_max_cached_images, max(num_images, 4)),
         mixup_max_cached_images=min(published.mixup_max_cached_images, max(num_images // 2, 2)),
         mixup_prob=mixup.get('prob', 1.0),
@@ -292,17 +286,6 @@ def _literal(value: Any, column: int) -> str:
     if isinstance(value, tuple) and column + len(text) > 100:
         text = '(\n' + ''.join(f'    {item!r},\n' for item in value) + ')'
     return inert(text)
-
-
-def _text_of(file: Path) -> Optional[str]:
-    return file.read_text(encoding='utf-8') if file.is_file() else None
-
-
-def _first_difference(there: str, wanted: str) -> str:
-    for old, new in zip(there.splitlines(), wanted.splitlines()):
-        if old != new:
-            return f'"{old.strip()}" for "{new.strip()}"'
-    return 'one of them goes on longer'
 
 
 @cache

@@ -57,7 +57,13 @@ def run(data_root, tmp_path_factory):
     options = [f'--{name.replace("_", "-")}={value}' for name, value in QUICK.items()]
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        said = run_tool('distill.py', '--data-root=Bilder für KI/', '--train-teacher', *options)
+        said = run_tool(
+            'distill.py',
+            '--data-root=Bilder für KI/',
+            '--train-teacher',
+            '--teacher-epochs=2',
+            *options,
+        )
     return folder, said
 
 
@@ -98,13 +104,13 @@ def test_a_rerun_trains_only_what_is_missing(run, here, capsys):
     for path in [*student.glob('*best*'), student / 'epoch_2.pth', student / 'last_checkpoint']:
         path.unlink()
     with pytest.raises(ValueError, match=r'holds an unfinished run \(epoch_1.*--resume'):
-        call('Bilder für KI', train_teacher=True)
-    call('Bilder für KI', train_teacher=True, resume=True)
+        call('Bilder für KI', train_teacher=True, teacher_epochs=2)
+    call('Bilder für KI', train_teacher=True, teacher_epochs=2, resume=True)
     said = capsys.readouterr()
     assert f'the teacher is trained already: work_dirs/{TEACHER}/best.pth' in said.out
     assert 'resumed epoch: 1' in said.out + said.err
     assert (student / 'best.pth').is_file()
-    call('Bilder für KI', train_teacher=True)
+    call('Bilder für KI', train_teacher=True, teacher_epochs=2)
     assert 'the student is trained already' in capsys.readouterr().out
 
 
@@ -124,13 +130,33 @@ def test_a_teacher_that_is_no_better_than_its_student_is_pointed_out(
 
 def test_a_written_config_is_yours_and_not_written_over(here, unchecked, data_root):
     paths = dry(data_root, name='mine', train_teacher=True).configs
-    mine = paths.teacher.read_text().replace('max_epochs = 2', 'max_epochs = 7')
+    mine = paths.teacher.read_text().replace('max_epochs = 4', 'max_epochs = 7')
     paths.teacher.write_text(mine)
-    with pytest.raises(ValueError, match=r'rtmdet_s_mine\.py is there.*max_epochs = 7.*max_epochs'):
+    with pytest.raises(ValueError, match=r'rtmdet_s_mine\.py exists.*max_epochs = 7.*max_epochs'):
         dry(data_root, name='mine', train_teacher=True)
     assert paths.teacher.read_text() == mine
     dry(data_root, name='mine', train_teacher=True, overwrite=True)
     assert paths.teacher.read_text() != mine
+
+
+@pytest.mark.parametrize(
+    'options, teacher, student',
+    [
+        (dict(epochs=20), 40, 20),
+        (dict(epochs=20, teacher_epochs=50), 50, 20),
+        # Weights of COCO have learned most of it already.
+        (dict(epochs=20, teacher_ckpt='coco'), 20, 20),
+    ],
+)
+def test_a_teacher_from_scratch_is_trained_for_longer(
+    here, unchecked, data_root, options, teacher, student
+):
+    paths = dry(data_root, train_teacher=True, name='n', **options).configs
+    epochs = [load_config(str(path)).max_epochs for path in (paths.teacher, paths.distillation)]
+    assert epochs == [teacher, student]
+    cfg = load_config(str(paths.distillation))
+    # A tenth of the student's run, not of its teacher's.
+    assert cfg.num_epochs_stage2 == student // 10
 
 
 def test_a_run_of_another_config_is_not_gone_on_with(here, unchecked, data_root):
@@ -267,8 +293,9 @@ def test_weights_to_start_from_reach_the_student(run, here, unchecked, data_root
         (dict(train_teacher=True, batch_size=13), '--batch-size 13 is more than the 12 images'),
         (dict(train_teacher=True, img_size=100), 'multiple of 32.*100'),
         (dict(train_teacher=True, epochs=0), '--epochs must be above 0, got 0'),
-        (dict(train_teacher=True, config_out='student.pth'), 'student.pth is no folder.*--config'),
-        (dict(train_teacher=True, work_dir='student.pth/runs'), 'student.pth is no folder.*--work'),
+        (dict(teacher_ckpt='t.pth', teacher_epochs=9), '--teacher-epochs .*add --train-teacher'),
+        (dict(train_teacher=True, config_out='student.pth'), 'student.pth is not.*--config'),
+        (dict(train_teacher=True, work_dir='student.pth/runs'), 'student.pth is not.*--work'),
         (dict(train_teacher=True, student='xs'), '--student must be one of tiny, s.*"xs"'),
         (dict(train_teacher=True, classes=['disc', 'disc']), "two classes of one name: 'disc'"),
     ],

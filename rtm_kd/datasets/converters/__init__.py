@@ -1,10 +1,9 @@
-"""Annotations of other formats as COCO's, which all of training and evaluation read."""
+"""Annotations of other formats as COCO's, which training and evaluation read."""
 
-from .base import Annotations, Converted
+from .base import Annotations
 from .coco import CocoAnnotations
-from .coco_writer import CocoWriter, write_coco
-from .convert import convert_dataset
-from .detect import open_annotations
+from .coco_writer import CocoWriter, Converted
+from .detect import convert_dataset, open_annotations
 from .voc import VocAnnotations
 from .yolo import YoloAnnotations
 
@@ -17,5 +16,4 @@ __all__ = [
     'YoloAnnotations',
     'convert_dataset',
     'open_annotations',
-    'write_coco',
 ]

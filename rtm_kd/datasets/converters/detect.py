@@ -1,12 +1,14 @@
-"""Which format a dataset's annotations are in."""
+"""Detection of the format of annotations, and conversion of a whole dataset."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
-from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.errors import UsageError, printable
 
-from .base import Annotations, files_with, images_below
+from . import files
+from .base import Annotations
 from .coco import CocoAnnotations, coco_files
 from .other_formats import name_other_format
 from .voc import VocAnnotations, annotations_folder, is_voc
@@ -24,67 +26,64 @@ def open_annotations(
     images: Optional[Path] = None,
     names: Optional[list[str]] = None,
 ) -> Annotations:
-    """Read annotations of whatever format they are.
-
-    Args:
-        path (Path): The file or folder.
-        root (Path): Folder of the dataset.
-        images (Path, optional): Folder of the images, where it is not found by itself.
-        names (list[str], optional): The classes, where a format has only their numbers.
+    """Read annotations in the format that is detected; the arguments are :class:`Annotations`'.
 
     Raises:
-        ValueError: If the format is not known, naming what was found and what is known.
+        ValueError: If the format is unknown, with what was found and what is known.
     """
     if not path.exists():
         raise UsageError(f'there is no {path}')
-    kind = _kind(path, root)
-    if kind == 'coco':
-        return CocoAnnotations(path, root, images)
-    if kind == 'yolo':
-        return YoloAnnotations(path, root, images, names)
-    if kind == 'voc':
-        return VocAnnotations(path, root, images)
+    kind = _kind_of_folder(path) if path.is_dir() else _kind_of_file(path, root)
+    if kind is not None:
+        return kind(path, root, images, names)
+    if path.is_file():
+        found = f'is a {path.suffix or "file without a suffix"}, in no known format'
+    else:
+        kinds = Counter(file.suffix.lower() or '(no suffix)' for file in files.below(path, ''))
+        has = ', '.join(f'{count} {kind}' for kind, count in kinds.most_common(6))
+        found = 'is an empty folder'
+        if has:
+            count = len(files.images_below(path))
+            found = f'has files ({has}; {count} images), but no annotations in a known format'
     other = name_other_format(path)
-    raise UsageError(f'{path} {_found(path)}; {_KNOWN}' + (f'; {other}' if other else ''))
+    raise UsageError(f'{path} {found}; {_KNOWN}' + (f'; {other}' if other else ''))
 
 
-def _kind(path: Path, root: Path) -> Optional[str]:
-    if path.is_dir():
-        return _kind_of_folder(path)
+def convert_dataset(annotations: Annotations, out_dir: str) -> Iterator[str]:
+    """Write every split of a dataset as ``<split>.json`` in COCO's format.
+
+    Args:
+        annotations (Annotations): What to convert.
+        out_dir (str): Folder for the files.
+
+    Yields:
+        str: Lines on what was read, dropped and written.
+    """
+    for split in annotations.splits:
+        converted = annotations.convert(split)
+        path = Path(out_dir, f'{split}.json')
+        converted.write(path)
+        written = f'written {path}, the image folder (data_prefix) is {converted.image_folder}'
+        for line in (*converted.summary(), written):
+            yield printable(f'{split}: {line}')
+
+
+def _kind_of_file(path: Path, root: Path) -> Optional[type[Annotations]]:
     suffix = path.suffix.lower()
     if suffix == '.json':
-        return 'coco'
-    if suffix in ('.yaml', '.yml'):
-        return 'yolo'
-    if suffix == '.txt':
-        in_voc = any(map(annotations_folder, (root, *path.parents[:3])))
-        return 'voc' if in_voc else 'yolo' if lists_images(path) else None
-    return None
+        return CocoAnnotations
+    if suffix == '.txt' and any(map(annotations_folder, (root, *path.parents[:3]))):
+        return VocAnnotations
+    is_yolo = suffix in ('.yaml', '.yml') or (suffix == '.txt' and lists_images(path))
+    return YoloAnnotations if is_yolo else None
 
 
-def _kind_of_folder(folder: Path) -> Optional[str]:
+def _kind_of_folder(folder: Path) -> Optional[type[Annotations]]:
     if find_yaml(folder) is not None:
-        return 'yolo'
+        return YoloAnnotations
     if coco_files(folder):
-        return 'coco'
-    if any(is_voc(file) for file in files_with(folder, '.xml')):
-        return 'voc'
-    labels = folder
-    if folder.name == 'images' or 'images' in folder.parts:
-        parts = list(folder.parts)
-        parts[len(parts) - 1 - parts[::-1].index('images')] = 'labels'
-        labels = Path(*parts)
-    if any(True for place in {folder, labels} for _ in yolo_labels_below(place)):
-        return 'yolo'
-    return None
-
-
-def _found(path: Path) -> str:
-    if path.is_file():
-        return f'is a {path.suffix or "file without a suffix"}, in no known format'
-    kinds = Counter(file.suffix.lower() or '(no suffix)' for file in files_with(path, ''))
-    images = len(images_below(path))
-    if not kinds:
-        return 'is an empty folder'
-    has = ', '.join(f'{count} {kind}' for kind, count in kinds.most_common(6))
-    return f'has files ({has}; {images} images), but no annotations in a known format'
+        return CocoAnnotations
+    if any(is_voc(file) for file in files.below(folder, '.xml')):
+        return VocAnnotations
+    places = {folder, files.swap_folder(folder, 'images', 'labels') or folder}
+    return YoloAnnotations if any(any(yolo_labels_below(place)) for place in places) else None

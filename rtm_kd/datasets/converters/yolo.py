@@ -1,3 +1,5 @@
+"""YOLO txt: data.yaml, class names, lists of images, and the labels of each image."""
+
 import math
 import os
 from collections import Counter
@@ -8,219 +10,190 @@ from typing import Any, Optional
 import yaml
 
 from rtm_kd.utils.errors import UsageError
-from rtm_kd.utils.image_size import EXTENSIONS, image_size
+from rtm_kd.utils.image_size import EXTENSIONS
 
-from .base import (
-    ALL,
-    Annotations,
-    Converted,
-    files_with,
-    images_below,
-    path_ends,
-    read_text,
-    relative_name,
-    split_name,
-    with_progress,
-)
-from .coco_writer import (
-    NO_FILE,
-    OTHER_FORMAT,
-    UNREADABLE,
-    CocoWriter,
-    check_class_names,
-    first_few,
-)
+from . import files
+from .base import ALL, Annotations, Converted
+from .coco_writer import OTHER_FORMAT, CocoWriter, check_class_names, counted
 
-#: Files with a class name a line, as the tools that write YOLO's labels call them.
+#: Files with one class name a line, as the tools that write YOLO's labels call them.
 NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
 _YAML = ('.yaml', '.yml')
 _BOX = 5  # numbers of a line: label, centre x and y, width, height
+_NOT_IMAGES = ('.txt', '.json', '.xml', '.npy', '.cache')
 
 
 class YoloAnnotations(Annotations):
     """YOLO's txt: a file for each image, a line for each box.
 
-    A line is the label and centre, width and height as shares of the image's, or the label
-    and a polygon, of which the bounding box is taken.
-
-    Args:
-        path (Path): ``data.yaml``; a text file with a path of an image in each line; or a
-            folder, of a dataset or of a split's images or labels.
-        root (Path): Folder of the dataset.
-        images (Path, optional): Folder of the images, where it is not found by the labels'.
-        names (list[str], optional): The classes, where no file names them.
-
-    Raises:
-        ValueError: If the classes have no names, or two of them the same, or there is no image.
+    A line is the label and centre, width and height as fractions of the image's size, or the
+    label and a polygon, which becomes its bounding box. The path is ``data.yaml``, a text file
+    with a path of an image in each line, or a folder: the dataset's, or that of a split's
+    images or labels.
     """
 
     format = 'YOLO'
 
-    def __init__(
-        self,
-        path: Path,
-        root: Path,
-        images: Optional[Path] = None,
-        names: Optional[list[str]] = None,
-    ) -> None:
-        self.path, self.root, self._images = path, root, images
+    def _read(self) -> None:
+        path, root = self.path, self.root
         description, file = _description(path, root)
-        self._names = _names(description, file, path, root)
+        self._names = _names(description, file, path, root) or dict(enumerate(self.names or ()))
         if not self._names:
-            if not names:
-                raise UsageError(
-                    f'the labels of {path} are numbers, and no file gives them names; put a '
-                    'data.yaml or classes.txt (one name a line) beside them, or give --classes'
-                )
-            self._names = dict(enumerate(names))
+            raise UsageError(
+                f'the labels of {path} are numbers, and no file gives them names; put a '
+                'data.yaml or classes.txt (one name a line) beside them, or give --classes'
+            )
         self.classes = [self._names[label] for label in sorted(self._names)]
         check_class_names(self.classes, f'the classes of {file or path}')
         self._keypoints = 'kpt_shape' in description
-        self.missing = {}
-        self._splits = self._find_splits(description, file)
-        self.splits = list(self._splits)
-        if not any(self._splits.values()):
-            for why in self.missing.values():
-                raise UsageError(why)
-            raise UsageError(f'{path} has labels, but no image ({", ".join(EXTENSIONS)}) to them')
+        self.splits = self._find_splits(description, file)
+        if not any(self.splits.values()):
+            no_image = f'{path} has labels, but no image to them ({", ".join(EXTENSIONS)})'
+            raise UsageError(next(iter(self.missing.values()), no_image))
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
-        writer = CocoWriter(classes or self.classes)
-        used, unlabelled = set(), []
-        self._labels_seen: set[float] = set()
-        for image in with_progress(self._splits[split]):
-            label_file = _label_file(image, self.root, self.path, self._images)
-            name = relative_name(image, self.root)
-            if label_file is not None:
-                used.add(label_file)
-            if not os.path.isfile(image):
-                writer.drop(NO_FILE, name)
-                continue
-            try:
-                size = image_size(image)
-            except OSError:
-                writer.drop(UNREADABLE, name)
+        writer = CocoWriter(classes or self.classes, self.root)
+        used, unlabelled, labels = set(), [], set()
+        for image in files.with_progress(self.splits[split]):
+            name = files.relative_name(image, self.root)
+            label_file = self._label_file(image)
+            used |= {label_file} - {None}
+            size = writer.size_of(image, name)
+            if size is None:
                 continue
             writer.add_image(name, *size)
             if label_file is None:
                 unlabelled.append(name)
-            for where, line in _lines(label_file, writer, self.root):
-                self._add(writer, line, where, size)
-        self._check_first_label(split)
-        for file, image in self._labels_without_image(split, used):
-            if image is None:
-                writer.drop('label files without an image', relative_name(file, self.root))
-            else:
-                writer.drop(OTHER_FORMAT, relative_name(image, self.root))
-        # Background, or in another folder than labels/ for images/.
-        notes = [f'without a label file: {first_few(unlabelled)}'] if unlabelled else []
-        return Converted(writer.content, self.root, writer.dropped, notes)
+                continue
+            labels_name = files.relative_name(label_file, self.root)
+            try:
+                lines = files.read_text(label_file).splitlines()
+            except UsageError:
+                writer.drop("label files that can't be read", labels_name)
+                continue
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    labels.add(self._add(writer, line, f'{labels_name}:{number}', size))
+        self._check_first_label(split, labels)
+        self._drop_labels_without_image(writer, split, used)
+        if unlabelled:  # background, or their labels are not in labels/ for images/
+            writer.notes.append(f'without a label file: {counted(unlabelled)}')
+        return writer
 
-    def _check_first_label(self, split: str) -> None:
-        """Raise for labels that are counted from 1 where the names are counted from 0."""
-        seen, last = self._labels_seen, len(self._names)
-        if 0 in self._names and last not in self._names and last in seen and 0 not in seen:
-            numbered = ', '.join(f'{label + 1}: {name}' for label, name in self._names.items())
-            raise UsageError(
-                f'the labels of {self.path} ({split}) seem to be counted from 1: none is 0, and '
-                f'one is {last}, while {last} names have the labels from 0 to {last - 1}. If so, '
-                f'say it in a data.yaml beside them, names: {{{numbered}}}; if not, take out the '
-                f'boxes with label {last}'
-            )
+    def _label_file(self, image: Path) -> Optional[Path]:
+        """Return the labels of an image: in labels/ for images/, or beside it."""
+        candidates = [image, self.root / 'labels' / image.name]
+        if 'images' in image.parts[:-1]:
+            candidates.insert(0, files.swap_folder(image.parent, 'images', 'labels') / image.name)
+        if self.images is not None and self.path.is_dir():
+            candidates.insert(0, self.path / files.relative_name(image, self.images))
+        found = (candidate.with_suffix('.txt') for candidate in candidates)
+        return next(filter(os.path.isfile, found), None)
 
-    def _labels_without_image(
-        self, split: str, used: set[Path]
-    ) -> Iterator[tuple[Path, Optional[Path]]]:
-        """Yield label files that belong to no image, and what is called like one."""
-        folders = {image.parent for image in self._splits[split] if os.path.isdir(image.parent)}
-        files = [file for folder in folders for file in folder.iterdir() if file.suffix != '.txt']
-        stems = {file.stem for file in files if file.suffix.lower() in EXTENSIONS}
-        others = {file.stem: file for file in files if _may_be_image(file)}
-        for folder in sorted({file.parent for file in used}):
-            for file in sorted(folder.glob('*.txt')):
-                if (
-                    file.stem not in stems
-                    and file.name not in NAME_FILES
-                    and not lists_images(file)
-                ):
-                    yield file, others.get(file.stem)
-
-    def _add(self, writer: CocoWriter, line: str, where: str, size: tuple[int, int]) -> None:
+    def _add(
+        self, writer: CocoWriter, line: str, where: str, size: tuple[int, int]
+    ) -> Optional[float]:
+        """Add the box of a line, or count why not, and return its label."""
         numbers = _numbers(line)
-        if numbers is not None and self._keypoints:
+        if self._keypoints:
             numbers = numbers[:_BOX]
-        if numbers is None or not (len(numbers) == _BOX or (len(numbers) > 6 and len(numbers) % 2)):
-            writer.drop('lines that are no box', where)
-            return
+        if not (len(numbers) == _BOX or (len(numbers) > 6 and len(numbers) % 2)):
+            writer.drop('lines that are not a box', where)
+            return None
         label, *shares = numbers
-        self._labels_seen.add(label)
         if max(map(abs, shares)) > 2:
             writer.drop('boxes in pixels, not in shares of the image', where)
-            return
-        name = self._names.get(int(label), f'{label:g}') if label == int(label) else f'{label:g}'
-        width, height = size
+            return label
         if len(shares) == 4:
             x, y, w, h = shares
             corners = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
         else:
-            corners = (min(shares[::2]), min(shares[1::2]), max(shares[::2]), max(shares[1::2]))
-        left, top, right, bottom = corners
-        writer.add_box(name, (left * width, top * height, right * width, bottom * height), where)
+            xs, ys = shares[::2], shares[1::2]
+            corners = (min(xs), min(ys), max(xs), max(ys))
+        corners = [share * side for share, side in zip(corners, size * 2)]
+        writer.add_box(self._names.get(label, f'{label:g}'), corners, where)
+        return label
+
+    def _check_first_label(self, split: str, labels: set) -> None:
+        """Raise for labels that are counted from 1 where the names are counted from 0."""
+        last = len(self._names)
+        if 0 in self._names and last not in self._names and last in labels and 0 not in labels:
+            numbered = ', '.join(f'{label + 1}: {name}' for label, name in self._names.items())
+            raise UsageError(
+                f'the labels of {self.path} ({split}) seem to be counted from 1: none is 0, and '
+                f'one is {last}, while {last} names have the labels from 0 to {last - 1}. If so, '
+                f'write names: {{{numbered}}} into a data.yaml beside them; if not, remove the '
+                f'boxes with label {last}'
+            )
+
+    def _drop_labels_without_image(self, writer: CocoWriter, split: str, used: set[Path]) -> None:
+        """Count label files beside those in use that belong to no image that is read."""
+        folders = {image.parent for image in self.splits[split] if os.path.isdir(image.parent)}
+        beside = [file for folder in folders for file in folder.iterdir()]
+        stems = {file.stem for file in beside if file.suffix.lower() in EXTENSIONS}
+        others = {f.stem: f for f in beside if f.suffix.lower() not in _NOT_IMAGES}
+        for folder in sorted({file.parent for file in used}):
+            for file in sorted(folder.glob('*.txt')):
+                if file.stem in stems or file.name in NAME_FILES or lists_images(file):
+                    continue
+                what = OTHER_FORMAT if file.stem in others else 'label files without an image'
+                writer.drop(what, files.relative_name(others.get(file.stem, file), self.root))
 
     def _find_splits(self, description: dict, file: Optional[Path]) -> dict[str, list[Path]]:
         if file is not None and self.path in (file, file.parent):
             named = {}
             for key, entry in description.items():
-                split = split_name(key)
+                split = files.split_name(key)
                 if split and entry not in (None, '', 'null', '~'):
                     try:
                         named[split] = _listed(entry, file, description)
                     except UsageError as error:
-                        self.missing[split] = str(error)  # it need not be asked for
-            return named or _splits_of_folder(file.parent, self._images)
+                        self.missing[split] = str(error)  # it may not be needed
+            return named or _splits_of_folder(file.parent, self.images)
         if self.path.is_file():
             return {ALL: _paths_in(self.path, self.root)}
-        return _splits_of_folder(self.path, self._images)
+        return _splits_of_folder(self.path, self.images)
 
 
 def yolo_labels_below(folder: Path) -> Iterator[Path]:
-    """Return the text files below a folder of which the first line looks like a box's."""
-    for file in files_with(folder, '.txt'):
-        if file.name in NAME_FILES:
-            continue
-        try:
-            lines = read_text(file).splitlines()
-        except UsageError:
-            continue
-        numbers = _numbers(next((line for line in lines if line.strip()), ''))
-        if numbers is not None and len(numbers) >= _BOX:
+    """Return the text files below a folder whose first line looks like a box."""
+    for file in files.below(folder, '.txt'):
+        if file.name not in NAME_FILES and len(_numbers(next(iter(_lines(file)), ''))) >= _BOX:
             yield file
 
 
 def lists_images(file: Path) -> bool:
     """Whether a text file has the path of an image in each line."""
+    lines = _lines(file)
+    return bool(lines) and all(line.lower().endswith(EXTENSIONS) for line in lines)
+
+
+def _lines(file: Path) -> list[str]:
     try:
-        lines = read_text(file).splitlines()
+        return files.read_lines(file)
     except UsageError:
-        return False
-    lines = [line.strip().lower() for line in lines if line.strip()]
-    return bool(lines) and all(line.endswith(EXTENSIONS) for line in lines)
+        return []
 
 
-def _may_be_image(file: Path) -> bool:
-    return file.suffix.lower() not in ('.txt', '.json', '.xml', '.npy', '.cache')
+def _numbers(line: str) -> list[float]:
+    """Return the numbers of a line, none if anything else is in it."""
+    try:
+        numbers = [float(word) for word in line.split()]
+    except ValueError:
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
 
 
 def find_yaml(folder: Path) -> Optional[Path]:
     """Return a folder's description of a YOLO dataset: ``data.yaml`` or the only one."""
-    files = [file for suffix in _YAML for file in sorted(folder.glob(f'*{suffix}'))]
-    for file in sorted(files, key=lambda file: (file.stem != 'data', file.name)):
+    found = (file for suffix in _YAML for file in folder.glob(f'*{suffix}'))
+    for file in sorted(found, key=lambda file: (file.stem != 'data', file.name)):
         try:
             if _read_yaml(file):
                 return file
         except UsageError:
             if file.stem == 'data':
-                raise  # another one has nothing to do with it, perhaps
+                raise  # another file may be unrelated
     return None
 
 
@@ -228,17 +201,17 @@ def _description(path: Path, root: Path) -> tuple[dict, Optional[Path]]:
     if path.suffix.lower() in _YAML and path.is_file():
         description = _read_yaml(path)
         if not description:
-            raise UsageError(f'{path} has no "names", so it does not describe a YOLO dataset')
+            raise UsageError(
+                f'{path} has no "names", so it does not describe a YOLO dataset; add them, or '
+                'name another file'
+            )
         return description, path
-    for folder in _upwards(path, root):
-        file = find_yaml(folder)
-        if file is not None:
-            return _read_yaml(file), file
-    return {}, None
+    file = next(filter(None, map(find_yaml, _upwards(path, root))), None)
+    return (_read_yaml(file) if file else {}), file
 
 
 def _upwards(path: Path, root: Path) -> Iterator[Path]:
-    """The folder of a path, and those above it up to the dataset's."""
+    """Yield the folder of a path, and those above it up to the dataset's."""
     folder = path if path.is_dir() else path.parent
     yield folder
     if root in folder.parents:
@@ -248,7 +221,7 @@ def _upwards(path: Path, root: Path) -> Iterator[Path]:
 
 
 class _Loader(yaml.BaseLoader):
-    """Reads nothing but texts: a class may be called no, 007 or 2020-01-01."""
+    """Reads every value as text: a class may be called no, 007 or 2020-01-01."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         mapping = super().construct_mapping(node, deep=deep)
@@ -260,19 +233,18 @@ class _Loader(yaml.BaseLoader):
 
 def _read_yaml(file: Path) -> dict:
     try:
-        content = yaml.load(read_text(file), Loader=_Loader)
+        content = yaml.load(files.read_text(file), Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(
-            f"{file} can't be read as YAML ({' '.join(str(error).split())})"
-        ) from error
+        reason = ' '.join(str(error).split())
+        raise UsageError(f"{file} can't be read as YAML ({reason}); correct it there") from error
     if not isinstance(content, dict) or 'names' not in content:
         return {}
     for key, entry in content.items():
-        # Aliases of aliases can be lists of billions: what is no text is never written out.
+        # Aliases of aliases can be lists of billions: what is not text is never printed.
         if key in ('nc', 'path') and not isinstance(entry, str):
             raise UsageError(f'the "{key}" of {file} is a list or has keys; write one value')
         texts = entry if isinstance(entry, list) else [entry]
-        if split_name(key) and not all(isinstance(text, str) for text in texts):
+        if files.split_name(key) and not all(isinstance(text, str) for text in texts):
             raise UsageError(
                 f'the "{key}" of {file} is neither a path nor a list of paths; write the '
                 "folder of the split's images"
@@ -286,14 +258,17 @@ def _names(description: dict, file: Optional[Path], path: Path, root: Path) -> d
         return _names_of_files(path, root)
     if isinstance(names, str):
         beside = file.parent / names
-        names = _lines_of(beside) if os.path.isfile(beside) else names.split(',')
+        names = files.read_lines(beside) if os.path.isfile(beside) else names.split(',')
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         named = {int(label): name.strip() for label, name in pairs}
     except (AttributeError, TypeError, ValueError) as error:
-        raise UsageError(f'the "names" of {file} are no list and no label: name') from error
+        raise UsageError(
+            f'the "names" of {file} are neither a list of names nor label: name; write '
+            'names: [a, b]'
+        ) from error
     if len(named) < len(names):
-        raise UsageError(f'the "names" of {file} have two names for one label; number them anew')
+        raise UsageError(f'the "names" of {file} have two names for one label; renumber them')
     count = description.get('nc', str(len(named)))
     if count != str(len(named)):
         raise UsageError(f'{file} says nc: {count} and has {len(named)} names; make them agree')
@@ -301,36 +276,32 @@ def _names(description: dict, file: Optional[Path], path: Path, root: Path) -> d
 
 
 def _names_of_files(path: Path, root: Path) -> dict[int, str]:
-    """Return what a file with a name a line says: beside or above the labels, or among them."""
+    """Return the names in a file with one a line: beside or above the labels, or among them."""
     for folder in _upwards(path, root):
         for name_file in NAME_FILES:
             if (folder / name_file).is_file():
-                return dict(enumerate(_lines_of(folder / name_file)))
-    files = [file for file in files_with(root, *NAME_FILES) if file.name in NAME_FILES]
-    # labelImg leaves one in each folder, and adds to it as it meets more classes.
-    lists = sorted((_lines_of(file) for file in files), key=len)
-    for file in files:
-        if _lines_of(file) != lists[-1][: len(_lines_of(file))]:
-            named = ', '.join(relative_name(file, root) for file in files)
-            raise UsageError(
-                f'{root} has lists of the classes that differ ({named}); put a data.yaml with the '
-                'right "names" into it'
-            )
-    return dict(enumerate(lists[-1])) if lists else {}
-
-
-def _lines_of(file: Path) -> list[str]:
-    return [line.strip() for line in read_text(file).splitlines() if line.strip()]
+                return dict(enumerate(files.read_lines(folder / name_file)))
+    found = [file for file in files.below(root, *NAME_FILES) if file.name in NAME_FILES]
+    lists = [files.read_lines(file) for file in found]
+    # labelImg leaves one in each folder, and appends to it as it meets more classes.
+    longest = max(lists, key=len, default=[])
+    if any(names != longest[: len(names)] for names in lists):
+        named = ', '.join(files.relative_name(file, root) for file in found)
+        raise UsageError(
+            f'{root} has lists of the classes that differ ({named}); put a data.yaml with the '
+            'right "names" into it'
+        )
+    return dict(enumerate(longest))
 
 
 def _listed(entry: Any, file: Path, description: dict) -> list[Path]:
-    """Return the images that an entry of data.yaml stands for: folders, or lists of paths."""
+    """Return the images that an entry of data.yaml names: folders, or lists of paths."""
     images = []
     base = file.parent / description.get('path', '')
     for name in entry if isinstance(entry, list) else [entry]:
-        # Roboflow writes ../train/images for train/images, and others where it was with them;
-        # of which images alone may be those of any split.
-        ends = path_ends(name)
+        # Roboflow writes ../train/images for train/images, and others a path of their machine.
+        # Its last folder alone, images, could be that of any split.
+        ends = files.path_ends(name)
         ends = [end for end in ends if end == ends[0] or '/' in end]
         candidates = [folder / end for end in (name, *ends) for folder in (base, file.parent)]
         found = next((path for path in candidates if os.path.exists(path)), None)
@@ -339,25 +310,23 @@ def _listed(entry: Any, file: Path, description: dict) -> list[Path]:
                 f'{file} names {name}, and there is no {candidates[0]}; write the path relative to '
                 'the file, or set its "path"'
             )
-        images += _paths_in(found, base) if found.is_file() else images_below(_images_of(found))
+        images += (
+            _paths_in(found, base) if found.is_file() else files.images_below(_images_of(found))
+        )
     return images
 
 
 def _images_of(folder: Path) -> Path:
     """Return the images' folder for a folder of a split, of images or of labels."""
-    parts = list(folder.parts)
-    if 'labels' in parts:
-        parts[len(parts) - 1 - parts[::-1].index('labels')] = 'images'
-        if Path(*parts).is_dir():
-            return Path(*parts)
-    return folder / 'images' if (folder / 'images').is_dir() else folder
+    places = [files.swap_folder(folder, 'labels', 'images'), folder / 'images']
+    return next((place for place in places if place and place.is_dir()), folder)
 
 
 def _paths_in(file: Path, root: Path) -> list[Path]:
+    """Return the images that a list names; it may be of another machine, or another folder."""
     found = []
-    for line in _lines_of(file):
-        # Lists begin with the folder that the dataset was in, of this machine or another one.
-        ends = [line.replace('\\', '/'), *path_ends(line)]
+    for line in files.read_lines(file):
+        ends = [line.replace('\\', '/'), *files.path_ends(line)]
         places = [folder / end for end in ends for folder in (file.parent, root, root / 'images')]
         found.append(next((place for place in places if os.path.isfile(place)), places[0]))
     return found
@@ -365,59 +334,20 @@ def _paths_in(file: Path, root: Path) -> list[Path]:
 
 def _splits_of_folder(folder: Path, images: Optional[Path]) -> dict[str, list[Path]]:
     if images is not None:
-        return {ALL: images_below(images)}
+        return {ALL: files.images_below(images)}
     lists = {
-        split_name(file.stem): _paths_in(file, folder)
+        files.split_name(file.stem): _paths_in(file, folder)
         for file in sorted(folder.glob('*.txt'))
-        if split_name(file.stem) and lists_images(file)
+        if files.split_name(file.stem) and lists_images(file)
     }
     if lists:
         return lists
-    # images/train or train/images
-    for parent in (folder / 'images', folder):
+    for parent in (folder / 'images', folder):  # images/train or train/images
         splits = {
-            split_name(child.name): images_below(_images_of(child))
+            files.split_name(child.name): files.images_below(_images_of(child))
             for child in sorted(parent.glob('*'))
-            if child.is_dir() and split_name(child.name)
+            if child.is_dir() and files.split_name(child.name)
         }
         if any(splits.values()):
             return splits
-    return {ALL: images_below(_images_of(folder))}
-
-
-def _label_file(
-    image: Path, root: Path, path: Path, images: Optional[Path] = None
-) -> Optional[Path]:
-    """Return the labels of an image: in labels/ for images/, or beside it."""
-    candidates = []
-    parts = list(image.parts)
-    if 'images' in parts[:-1]:
-        parts[len(parts) - 1 - parts[::-1].index('images')] = 'labels'
-        candidates.append(Path(*parts))
-    candidates += [image, root / 'labels' / image.name]
-    if images is not None and path.is_dir():
-        candidates.insert(0, path / relative_name(image, images))
-    files = [candidate.with_suffix('.txt') for candidate in candidates]
-    return next((file for file in files if os.path.isfile(file)), None)
-
-
-def _lines(label_file: Optional[Path], writer: CocoWriter, root: Path) -> Iterator[tuple[str, str]]:
-    if label_file is None:
-        return
-    name = relative_name(label_file, root)
-    try:
-        lines = read_text(label_file).splitlines()
-    except UsageError:
-        writer.drop("label files that can't be read", name)
-        return
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield f'{name}:{number}', line
-
-
-def _numbers(line: str) -> Optional[list[float]]:
-    try:
-        numbers = [float(word) for word in line.split()]
-    except ValueError:
-        return None
-    return numbers if all(map(math.isfinite, numbers)) else None
+    return {ALL: files.images_below(_images_of(folder))}
