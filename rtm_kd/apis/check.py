@@ -18,7 +18,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from rtm_kd.checks.config import check_data_files, check_values
+from rtm_kd.checks.config import check_data_files, check_distilled_steps, check_values
 from rtm_kd.checks.pipelines import check_pipelines
 from rtm_kd.engine.hooks.run_record_hook import peak_memory
 from rtm_kd.engine.runs import (
@@ -78,7 +78,7 @@ def check(
     with tempfile.TemporaryDirectory() as folder, explain_build_errors(), quiet():
         runner = build_runner(temporary_run_config(cfg, folder))
         check_training_data(runner)
-        for warning in check_pipelines(cfg):
+        for warning in (*check_pipelines(cfg), *check_distilled_steps(runner)):
             say(f'warning: {warning}')
         found['data'] = {
             split: _count(split, getattr(runner, f'{split}_dataloader').dataset, say)

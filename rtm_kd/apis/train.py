@@ -9,7 +9,7 @@ from mmengine import dist
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from rtm_kd.checks.config import check_data_files, check_values
+from rtm_kd.checks.config import check_data_files, check_distilled_steps, check_values
 from rtm_kd.checks.pipelines import check_pipelines
 from rtm_kd.checks.resuming import check_fits, check_resumable
 from rtm_kd.engine.hooks import (
@@ -94,7 +94,11 @@ def train(
         del content  # frees memory that the run may need
         check_training_data(runner)
         check_learning_rate(runner, chosen=bool(_LR_OPTIONS & {*(cfg_options or {})}))
-        for warning in (*check_pipelines(cfg), *_slower_types(runner)):
+        for warning in (
+            *check_pipelines(cfg),
+            *check_distilled_steps(runner),
+            *_slower_types(runner),
+        ):
             print_log(warning, 'current', logging.WARNING)
         runner.register_hook(LoadStudentHook())
         runner.register_hook(FiniteLossHook())

@@ -13,6 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 
 from rtm_kd.datasets.coco_format import first_few, read_annotations
+from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.internals import has_loop, unwrap_model
@@ -36,6 +37,8 @@ _NUMBERS = (
     ('optim_wrapper.accumulative_counts', int, 1),
     ('auto_scale_lr.base_batch_size', int, 1),
 )
+# In 240 distilled steps students gained nothing, in 560 they gained 8 points (docs/method.md).
+_FEW_STEPS = 400
 # Types that MMEngine relies on.
 _KINDS = (
     *[('model', dict), ('train_dataloader', dict), ('optim_wrapper', dict)],
@@ -163,6 +166,26 @@ def check_datasets(runner: Runner, *splits: str) -> None:
                 _check_boxes(dataset, split)
                 check_images(dataset, split)
                 name_faulty_images(dataset)
+
+
+def check_distilled_steps(runner: Runner) -> list[str]:
+    """Return a warning if a run distils for too few steps for its student to gain.
+
+    Args:
+        runner (Runner): With its training data built.
+    """
+    distillation = Distillation.of(runner.cfg)
+    if distillation is None:
+        return []
+    steps = runner.max_iters
+    if distillation.detach_epoch is not None:
+        steps = min(steps, distillation.detach_epoch * len(runner.train_dataloader))
+    if steps >= _FEW_STEPS:
+        return []
+    return [
+        f'the run distils for {steps} steps; below about {_FEW_STEPS} connectors have hardly been '
+        'learned and a student rarely gains: set a larger max_epochs (docs/method.md)'
+    ]
 
 
 def _check_image_size(detector: Any, runner: Runner, split: str) -> None:
