@@ -11,6 +11,7 @@ Example: python -m rtm_kd.compat enable
 
 import argparse
 import os
+import signal
 import sys
 import sysconfig
 from pathlib import Path
@@ -82,6 +83,9 @@ def main() -> None:
     action = parser.parse_args().action
     try:
         print(actions[action]())
+    except KeyboardInterrupt:
+        print('\nstopped', file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except OSError as error:
         sys.stderr.write(
             f'error: cannot change {pth_file()} ({error.strerror}); use an environment of your '
