@@ -91,7 +91,7 @@ def test_batches_that_are_accumulated_for_a_step_count(plain_config, options, tm
         (None, 'does not give the images a step.*auto_scale_lr=dict'),
         (dict(enable=False), 'does not give the images a step'),
         (dict(base_batch_size=0), r'auto_scale_lr\.base_batch_size=0; it has to be an integer'),
-        (16, 'auto_scale_lr=16, which is no dict'),
+        (16, 'auto_scale_lr=16, which is not a dict'),
     ],
 )
 def test_what_can_not_be_scaled_is_refused(plain_config, options, tmp_path, value, message):
