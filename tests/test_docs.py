@@ -408,7 +408,15 @@ NOT_ENGLISH = {
 }
 WRITTEN = [
     path
-    for place in ('README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'docs', 'tools', 'configs')
+    for place in (
+        'README.md',
+        'CHANGELOG.md',
+        'CONTRIBUTING.md',
+        'docs',
+        'tools',
+        'configs',
+        'rtm_kd',
+    )
     for path in [ROOT / place, *sorted((ROOT / place).rglob('*'))]
     if path.suffix in ('.md', '.py', '.sh')
 ]

@@ -132,7 +132,8 @@ def _teacher_map(
 ) -> Optional[float]:
     """Test the teacher on the first validation images."""
     distillation = Distillation.of(cfg)
-    if distillation is None:
+    # MMRazor's other algorithms have an architecture as well, and no teacher.
+    if distillation is None or distillation.teacher is None:
         return None
     if not distillation.teacher_is_trained:
         say('warning: the teacher is random, and knows nothing')

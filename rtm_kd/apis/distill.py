@@ -147,7 +147,7 @@ def make_plan(
 
     Args:
         templates (str): The folder ``configs/custom_dataset``.
-        data_options: See :func:`~rtm_kd.datasets.prepare.prepare_data`.
+        data_options: See :class:`~rtm_kd.datasets.prepare.DataSource`.
 
     Raises:
         ValueError: For anything that the user can fix.

@@ -175,7 +175,8 @@ def check_distilled_steps(runner: Runner) -> list[str]:
         runner (Runner): With its training data built.
     """
     distillation = Distillation.of(runner.cfg)
-    if distillation is None:
+    # MMRazor's other algorithms have an architecture as well, and no teacher.
+    if distillation is None or distillation.teacher is None:
         return []
     steps = runner.max_iters
     if distillation.detach_epoch is not None:

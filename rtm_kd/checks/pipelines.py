@@ -1,4 +1,4 @@
-"""Comparison of how training and testing bring images to the model's size."""
+"""Comparison of how training and testing resize images to the model's size."""
 
 from dataclasses import dataclass
 from numbers import Real
@@ -44,7 +44,7 @@ def check_pipelines(cfg: Config) -> list[str]:
             splits.setdefault(', '.join(differences), []).append(split)
     for difference, names in splits.items():
         found.append(
-            f'the pipeline of {" and ".join(names)} brings images to size in another way than that '
+            f'the pipeline of {" and ".join(names)} resizes images in another way than that '
             f"of {when} ({difference}); MMYOLO's recipes for COCO live with it, but with few or "
             'small images it can cost all of the mAP: let both end in the same resizing and '
             'padding, as in configs/custom_dataset'
@@ -54,7 +54,7 @@ def check_pipelines(cfg: Config) -> list[str]:
 
 @dataclass
 class Shaping:
-    """How a pipeline brings images to the model's size; None where it does not say."""
+    """How a pipeline resizes images to the model's size; None where it does not say."""
 
     size: Optional[tuple] = None  # width, height
     padded: Optional[tuple] = None  # the same, of what all images are padded to

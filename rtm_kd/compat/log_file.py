@@ -24,7 +24,7 @@ def _handle_error(handler: logging.FileHandler, record: logging.LogRecord) -> No
         handler.said = True
         print(
             f"warning: the log file {handler.baseFilename} can't be written ({error.strerror}), "
-            'and the run goes on without it',
+            'and the run continues without it',
             file=sys.stderr,
         )
 

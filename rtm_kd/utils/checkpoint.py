@@ -80,7 +80,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
 
 
 def class_names(metainfo: Any) -> Optional[list[str]]:
-    """Return the class names in the order of their labels, None if there is no list of names.
+    """Return the class names in the order of their labels, None without a list of names.
 
     Args:
         metainfo: A dataset's metainfo, or ``dataset_meta`` of a checkpoint's ``meta``, which can be

@@ -19,6 +19,7 @@ TEACHER = dict(architecture='student.py', teacher='teacher.py')
         # Without a hook that ends it the run distils to its end.
         (TEACHER, [], None),
         (dict(type='YOLODetector'), [], None),
+        (dict(architecture='pruned.py'), [dict(type='StopDistillHook', stop_epoch=1)], None),
     ],
 )
 def test_a_short_distillation_is_warned_of(model, hooks, warned):

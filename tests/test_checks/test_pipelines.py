@@ -45,7 +45,7 @@ def test_mmyolos_padding_on_all_sides_is_pointed_out():
 @pytest.mark.parametrize(
     'changes, message',
     [
-        ({'val_dataloader.dataset.pipeline': LETTERBOX}, 'of val brings.*padding on all sides'),
+        ({'val_dataloader.dataset.pipeline': LETTERBOX}, 'of val resizes.*padding on all sides'),
         ({'test_dataloader.dataset.pipeline.2.size': (320, 320)}, 'of test.*size 320x320 instead'),
         ({'val_dataloader.dataset.pipeline.1.keep_ratio': False}, 'shape stretched instead'),
         ({'val_dataloader.dataset.pipeline.2.pad_val': 0}, 'colour of the padding 0x0x0'),
@@ -87,4 +87,4 @@ def test_training_says_it_too(kd_config, options, tmp_path, capsys):
     with pytest.raises(ValueError, match='nowhere'):
         train(kd_config, work_dir=str(tmp_path / 'run'), cfg_options=options)
     said = capsys.readouterr()
-    assert 'WARNING - the pipeline of val brings images to size' in said.out + said.err
+    assert 'WARNING - the pipeline of val resizes images' in said.out + said.err

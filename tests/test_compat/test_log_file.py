@@ -40,7 +40,7 @@ def test_a_full_disk_is_said_once_and_the_log_goes_on_when_there_is_space(tmp_pa
     said = capsys.readouterr()
     assert said.err == (
         f"warning: the log file {tmp_path / 'a.log'} can't be written (No space left on device), "
-        'and the run goes on without it\n'
+        'and the run continues without it\n'
     )
     assert 'three' in said.out
     log.file.stream.space = True

@@ -50,6 +50,8 @@ def test_data_teacher_step_and_time_of_a_run(
     assert found['hours'] == pytest.approx(hours)
     printed = capsys.readouterr().out
     assert 'train: 12 images' in printed and 'on 5 validation images' in printed
+    # 840 steps with the teacher are enough.
+    assert 'the run distils for' not in printed
     assert not list(tmp_path.iterdir())
 
 
@@ -80,7 +82,9 @@ def test_a_class_without_boxes_a_random_teacher_and_another_pipeline_are_pointed
     assert found['teacher_mAP'] is None
     printed = capsys.readouterr().out
     assert 'no box of square in train' in printed and 'the teacher is random' in printed
-    assert 'the pipeline of val brings images to size in another way' in printed
+    assert 'the pipeline of val resizes images in another way' in printed
+    # Two epochs of two steps.
+    assert 'warning: the run distils for 4 steps' in printed
 
 
 @pytest.mark.parametrize('resized', [True, False])

@@ -13,8 +13,9 @@ from rtm_kd.registry import HOOKS
 class PairedRandomnessHook(Hook):
     """Let runs of one seed draw the same random numbers, with any model.
 
-    A distillation builds connectors and a teacher, and some of its losses draw masks, so a
-    distilled student would start from other weights than a plain one and see other augmentations.
+    Some losses of distillation draw masks, and algorithms other than ours draw for their connectors
+    and teacher: a distilled student would then start from other weights than a plain one, or see
+    other augmentations.
     This hook seeds the generators before the weights are initialised, before each epoch and after
     each iteration, from the seed of the run and the number of the iteration.
 

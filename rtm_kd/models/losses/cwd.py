@@ -1,4 +1,4 @@
-"""Channel-wise divergence, by itself and fused with the normalisation of PKD."""
+"""Channel-wise divergence, alone and fused with the normalisation of PKD."""
 
 import math
 from numbers import Real
@@ -120,7 +120,7 @@ class _PkdChannelWiseDivergence(torch.autograd.Function):
             _, scale_T = _mean_and_scale(z_T, pieces, position, eps_T)
 
         keep = ctx.needs_input_grad[0]
-        # The gradient times what brings it near one, so that it also fits a half: a softmax
+        # The gradient times what scales it to near one, so that it also fits a half: a softmax
         # is about one over the number of positions.
         gradient = torch.empty_like(z_S) if keep else None
         # Sum over batch and positions of g * z: less the mean's share, which is zero.
