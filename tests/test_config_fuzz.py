@@ -41,9 +41,7 @@ _VALUES = st.recursive(
 # A case builds a whole run, which takes a second or two.
 @settings(max_examples=max(30, settings.default.max_examples // 5))
 @given(values=st.dictionaries(st.sampled_from(_NAMES), _VALUES, min_size=1, max_size=3))
-def test_a_run_begins_or_says_in_one_sentence_why_not(
-    values, kd_config, data_root, tmp_path_factory
-):
+def test_a_run_starts_or_is_refused_in_one_sentence(values, kd_config, data_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
     options = {**make_options(data_root), **values}
     begun = pytest.MonkeyPatch()

@@ -110,7 +110,7 @@ def test_every_config_names_only_bases_that_travel_with_it(config):
     assert bases[0].startswith(package if 'coco' in config else (*package, './'))
 
 
-def test_options_reach_what_is_computed_from_them(kd_config):
+def test_options_reach_the_values_computed_from_them(kd_config):
     cfg = load_config(
         kd_config,
         {
@@ -161,7 +161,7 @@ def test_each_size_gets_the_augmentation_that_mmyolo_gives_it(role, size):
     assert pipeline['Mosaic'].max_cached_images == 8
 
 
-def test_no_config_changes_a_list_of_its_base_by_number():
+def test_no_config_changes_a_list_of_its_base_by_index():
     """Another hook or step in a base would move what stands behind it."""
     for config in ALL:
         # Names of what is taken from a base.

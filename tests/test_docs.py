@@ -36,18 +36,21 @@ RUN_BY = {
     'test_mmdet_can_be_imported_without_rtm_kd_in_an_opted_in_environment',
     r'mim train rtm_kd': 'test_packaging.py::test_mim_finds_each_config_by_its_name_alone',
     r'bash tools/(quickstart|run_tests|soak)\.sh': 'test_docs.py::'
-    'test_a_script_calls_what_there_is',
-    r'\.venv/bin/ruff': 'test_docs.py::test_the_code_is_as_ruff_wants_it',
-    r'python "\$\(python -c': 'test_docs.py::test_mmyolos_script_downloads_what_the_docs_say',
-    r'mkdir |for file in|curl |done$': 'test_docs.py::test_bash_can_read_it',
-    r'config=|work_dir=': 'test_docs.py::test_bash_can_read_it',
-    r'GPUS=\d+ bash tools/slurm_train\.sh': 'test_docs.py::test_slurm_gets_a_command_that_works',
+    'test_a_script_calls_existing_tools_with_valid_arguments',
+    r'\.venv/bin/ruff': 'test_docs.py::test_ruff_finds_nothing',
+    r'python "\$\(python -c': 'test_docs.py::'
+    'test_mmyolos_download_script_accepts_the_command_in_the_docs',
+    r'mkdir |for file in|curl |done$': 'test_docs.py::test_bash_can_parse_the_commands',
+    r'config=|work_dir=': 'test_docs.py::test_bash_can_parse_the_commands',
+    r'GPUS=\d+ bash tools/slurm_train\.sh': 'test_docs.py::'
+    'test_slurm_train_passes_a_valid_command_to_srun',
     r'bash tools/dist_(train|test)\.sh': 'test_tools/test_distributed.py::'
     'test_a_run_is_terminated_killed_and_resumed',
     r'cp -r configs|python tools/(train|check|analysis_tools/report)\.py '
     r'(configs/mine|work_dirs)/(rtmdet_teacher|kd_student_teacher)': 'test_docs.py::'
     'test_own_data_by_hand',
-    r'python tools/check\.py': 'test_tools/test_check.py::test_data_teacher_step_and_time_of_a_run',
+    r'python tools/check\.py': 'test_tools/test_check.py::'
+    'test_reports_data_teacher_step_and_hours_of_a_run',
     r'python tools/analysis_tools/report\.py': 'test_tools/test_report.py::'
     'test_has_every_curve_and_picture',
     r'python tools/train\.py .*--resume': 'test_tools/test_train_and_test.py::'
@@ -64,17 +67,18 @@ RUN_BY = {
     'test_one_command_trains_a_teacher_and_a_student',
     r'python tools/compare\.py': 'test_tools/test_compare.py::compared',
     r'python tools/export\.py .*--format onnx': 'test_tools/test_export.py::'
-    'test_the_examples_need_nothing_of_ours',
-    r'python examples/infer_': 'test_tools/test_export.py::test_the_examples_need_nothing_of_ours',
+    'test_the_examples_run_without_our_packages',
+    r'python examples/infer_': 'test_tools/test_export.py::'
+    'test_the_examples_run_without_our_packages',
     r'python tools/export\.py': 'test_tools/test_export.py::'
-    'test_the_tool_takes_the_config_of_the_distillation',
+    'test_the_tool_accepts_the_config_of_the_distillation',
     r'python tools/benchmark\.py .*--exported': 'test_tools/test_benchmark.py::'
     'test_every_format_of_a_detector_is_timed',
     r'python tools/benchmark\.py .*--error': 'test_tools/test_benchmark.py::'
-    'test_the_fast_paths_are_held_against_the_reference',
+    'test_the_fast_paths_are_compared_with_the_reference',
     r'python tools/benchmark\.py': 'test_tools/test_benchmark.py::'
     'test_the_tool_prints_a_table_and_writes_the_figures',
-    r'(?s).*_base_ = ': 'test_docs.py::test_a_config_in_the_docs_is_built',
+    r'(?s).*_base_ = ': 'test_docs.py::test_a_config_in_the_docs_can_be_built',
 }
 # A word that begins a command where it stands within a sentence.
 PROGRAMS = 'python|python3|bash|pip|mim|cp|git|curl|source'
@@ -115,7 +119,7 @@ def runner_of(command):
     return next((by for start, by in RUN_BY.items() if re.match(start, command)), None)
 
 
-def test_everything_that_is_typed_is_run_by_a_test():
+def test_every_command_in_the_docs_is_run_by_a_test():
     everything = list(commands())
     assert len(everything) > 40
     assert [command for _, command in everything if runner_of(command) is None] == []
@@ -142,7 +146,7 @@ TOOLS = sorted({c for c in commands() if re.match(r'python tools/', c[1])})
 
 
 @pytest.mark.parametrize('doc, command', TOOLS, ids=[command[:60] for _, command in TOOLS])
-def test_a_tool_takes_its_arguments(doc, command):
+def test_a_tool_accepts_the_arguments_in_the_docs(doc, command):
     tool, *words = shlex.split(command)[1:]
     parse(tool, words)
 
@@ -177,7 +181,7 @@ def test_every_tool_has_a_help_with_an_example(tool, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize('doc', DOCS, ids=names)
-def test_bash_can_read_it(doc):
+def test_bash_can_parse_the_commands(doc):
     for block in fences(doc, 'bash'):
         subprocess.run(['bash', '-n', '-c', block], check=True)
 
@@ -248,7 +252,7 @@ END
         ('soak.sh', ['pip', 'pytest', 'pytest']),
     ],
 )
-def test_a_script_calls_what_there_is(script, expected, tmp_path):
+def test_a_script_calls_existing_tools_with_valid_arguments(script, expected, tmp_path):
     """All but the minutes that it takes: the commands that it runs have their arguments parsed."""
     shutil.copytree(ROOT / 'tools', tmp_path / 'tools')
     for name in ('setup.py', 'requirements.txt', 'constraints.txt'):
@@ -272,7 +276,7 @@ def test_a_script_calls_what_there_is(script, expected, tmp_path):
     assert called == expected
 
 
-def test_slurm_gets_a_command_that_works(tmp_path):
+def test_slurm_train_passes_a_valid_command_to_srun(tmp_path):
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"')
     srun.chmod(0o755)
@@ -297,7 +301,7 @@ def test_slurm_gets_a_command_that_works(tmp_path):
     )
 
 
-def test_mmyolos_script_downloads_what_the_docs_say(monkeypatch):
+def test_mmyolos_download_script_accepts_the_command_in_the_docs(monkeypatch):
     (command,) = (c for _, c in commands() if 'download_dataset' in c)
     path, words = re.search(r'\.mim/(\S+)" (.*)', command).groups()
     script = MMYOLO / path
@@ -319,7 +323,7 @@ def test_versions_in_the_docs_fit_the_requirements():
                             assert needed[asked.name].specifier.contains(wanted.version), word
 
 
-def test_the_code_is_as_ruff_wants_it():
+def test_ruff_finds_nothing():
     for words in (['check'], ['format', '--check']):
         subprocess.run([sys.executable, '-m', 'ruff', *words, str(ROOT)], check=True)
 
@@ -330,7 +334,7 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize('doc, text', CONFIGS, ids=[doc for doc, _ in CONFIGS])
-def test_a_config_in_the_docs_is_built(doc, text, tmp_path):
+def test_a_config_in_the_docs_can_be_built(doc, text, tmp_path):
     path = tmp_path / 'own.py'
     # A base of ours as the checkout has it; test_packaging has them as MIM does.
     text = re.sub(r"'rtm_kd::rtmdet/", f"'{ROOT}/configs/", text)
@@ -370,7 +374,7 @@ def anchors(doc):
 
 
 @pytest.mark.parametrize('doc', DOCS, ids=names)
-def test_links_lead_somewhere(doc):
+def test_links_and_anchors_exist(doc):
     for link in re.findall(r'\]\(([^)]+)\)', doc.read_text(encoding='utf-8')):
         if '://' not in link:
             path, _, anchor = link.partition('#')
@@ -422,7 +426,7 @@ WRITTEN = [
 ]
 
 
-def test_what_is_written_is_plain_english():
+def test_prose_avoids_patterns_that_read_as_translated():
     found = []
     for path in WRITTEN:
         # A phrase may run over the end of a line, in a comment too.

@@ -34,7 +34,7 @@ def config(plain_config, options, tmp_path):
     return str(path)
 
 
-def test_runner_and_mmdetections_tool_measure_what_ours_does(
+def test_runner_and_mmdetections_tool_give_the_same_map_as_ours(
     config, student, tmp_path, monkeypatch
 ):
     expected = run_test(config, student, work_dir=str(tmp_path / 'ours'))
@@ -52,7 +52,7 @@ def test_runner_and_mmdetections_tool_measure_what_ours_does(
     assert json.loads(metrics.read_text()).items() >= expected.items()
 
 
-def test_det_inferencer_finds_with_it(config, student, data_root, tmp_path):
+def test_det_inferencer_runs_the_student(config, student, data_root, tmp_path):
     # After so few steps some boxes are inside out, and MMDetection draws none that are.
     content = torch.load(student, map_location='cpu')
     biases = [name for name in content['state_dict'] if 'rtm_reg' in name and 'bias' in name]

@@ -138,7 +138,7 @@ def test_options_reach_head_schedule_and_detach(name):
         assert 'mmdet.Albu' not in [step.type for step in switch.switch_pipeline]
 
 
-def test_rtmdet_ins_learns_from_a_plain_rtmdet_of_mmyolo_too(tmp_path):
+def test_rtmdet_ins_learns_from_a_plain_mmyolo_rtmdet_too(tmp_path):
     _, model = build_a_copy_alone(
         'rtmdet_ins/kd_rtmdet-ins_tiny_rtmdet-ins_s_neck_300e_coco.py',
         tmp_path,

@@ -37,7 +37,7 @@ def imports():
                     yield f'{path.relative_to(ROOT)}:{node.lineno}', module, name
 
 
-def test_the_map_in_contributing_has_every_room():
+def test_the_map_in_contributing_lists_every_module():
     there = {
         path.stem
         for path in PACKAGE.iterdir()
@@ -59,7 +59,7 @@ def test_no_import_runs_upward_or_across_a_floor():
     assert not upward, '\n'.join(upward)
 
 
-def test_the_ground_floor_stands_on_nothing_of_ours():
+def test_modules_of_floor_0_import_no_other_module_of_ours():
     own = [
         f'{place}: {".".join(name)}'
         for place, module, name in imports()
@@ -68,7 +68,7 @@ def test_the_ground_floor_stands_on_nothing_of_ours():
     assert not own, '\n'.join(own)
 
 
-def test_training_loads_nothing_that_only_other_tools_need():
+def test_training_imports_nothing_that_only_other_tools_need():
     code = (
         'import sys\n'
         # What every training of MMDetection's loads, matplotlib among it.

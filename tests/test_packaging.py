@@ -67,7 +67,7 @@ def run(installed, folder, *args, python=sys.executable):
         'custom_dataset/kd_student_teacher.py',
     ],
 )
-def test_a_config_of_ones_own_can_have_ours_as_its_base(installed, tmp_path, base):
+def test_a_users_config_can_have_ours_as_its_base(installed, tmp_path, base):
     (tmp_path / 'mine.py').write_text(f"_base_ = 'rtm_kd::{base}'\nloss_weight = 2.0\n")
     program = (
         'import rtm_kd\n'
@@ -107,7 +107,7 @@ custom_hooks = []
 """
 
 
-def test_mmyolos_own_tool_trains_on_a_base_of_ours(installed, opted_in, data_root, tmp_path):
+def test_mmyolos_own_tool_trains_with_our_config_as_base(installed, opted_in, data_root, tmp_path):
     (tmp_path / 'mine.py').write_text(MINE.format(data_root=f'{data_root}/'))
     train = Path(mmyolo.__path__[0], '.mim/tools/train.py')
     done = run(installed, tmp_path, train, 'mine.py', python=opted_in)

@@ -136,7 +136,7 @@ def test_an_annotation_file_is_refused_with_the_ids(content, change, message):
 
 
 @pytest.mark.parametrize('content', [None, 3, 'annotations', []])
-def test_what_is_no_dict_is_refused(content):
+def test_json_that_is_not_a_dict_is_refused(content):
     with pytest.raises(ValueError, match=r"a\.json is not in COCO's format"):
         check_annotations(content, 'a.json')
 
@@ -167,7 +167,7 @@ def test_all_faults_of_a_kind_are_counted(content):
         (at(['annotations', 4, 'image_id'], '4'), 'of an image that the file does not have'),
     ],
 )
-def test_what_mmdetection_leaves_out_is_counted(content, change, reason, own_data, warnings):
+def test_boxes_that_mmdetection_leaves_out_are_counted(content, change, reason, own_data, warnings):
     change(content)
     root = own_data(content)
     with checked_annotations('train'):
@@ -185,9 +185,7 @@ def test_what_mmdetection_leaves_out_is_counted(content, change, reason, own_dat
 
 
 @pytest.mark.parametrize('width, height', [(64, 32), (32, 64)])
-def test_each_side_of_a_box_is_held_against_its_own_side_of_the_image(
-    content, warnings, width, height
-):
+def test_a_box_is_compared_with_width_and_height_of_its_image(content, warnings, width, height):
     for image in content['images']:
         image.update(width=width, height=height)
     for number, annotation in enumerate(content['annotations']):
@@ -216,7 +214,7 @@ def test_each_side_of_a_box_is_held_against_its_own_side_of_the_image(
     assert warnings == []
 
 
-def test_a_warning_is_a_line_that_does_nothing_to_a_terminal(
+def test_a_warning_is_one_line_without_escape_sequences(
     content, own_data, warnings, image_warnings
 ):
     content['annotations'][4]['image_id'] = 5000 * 'a'
@@ -230,7 +228,7 @@ def test_a_warning_is_a_line_that_does_nothing_to_a_terminal(
 
 
 @pytest.mark.parametrize('key, field', [('images', 'image_id'), ('categories', 'category_id')])
-def test_ids_that_the_evaluation_can_not_sort_are_refused_for_it(content, key, field):
+def test_ids_that_cannot_be_sorted_are_refused_for_evaluation(content, key, field):
     content[key][1]['id'] = 'one'
     for annotation in content['annotations']:
         if annotation[field] == 1:
@@ -246,7 +244,7 @@ def test_ids_that_the_evaluation_can_not_sort_are_refused_for_it(content, key, f
     check_annotations(content, 'a.json', 'val')
 
 
-def test_a_box_of_a_pixel_is_a_box(content, warnings, own_data):
+def test_boxes_of_one_pixel_are_kept(content, warnings, own_data):
     for annotation in content['annotations']:
         annotation.update(bbox=[63, 63, 1, 1], area=1)
     check_annotations(content, 'a.json')
@@ -255,7 +253,7 @@ def test_a_box_of_a_pixel_is_a_box(content, warnings, own_data):
     assert sum(len(dataset.get_data_info(i)['instances']) for i in range(12)) == 12
 
 
-def test_nothing_is_said_of_what_is_right(content, warnings):
+def test_valid_annotations_give_no_warning(content, warnings):
     content['annotations'][3]['bbox'] = [-5, -5, 20, 20]  # partly outside
     content['annotations'][4]['iscrowd'] = 1
     check_annotations(content, 'a.json')
@@ -263,7 +261,7 @@ def test_nothing_is_said_of_what_is_right(content, warnings):
     assert warnings == []
 
 
-def test_a_file_whose_boxes_are_all_left_out_is_refused(content):
+def test_a_file_without_a_usable_box_is_refused(content):
     for annotation in content['annotations']:
         annotation['bbox'] = [0.4, 0.4, 0.2, 0.2]  # of 1, as YOLO writes them
     with pytest.raises(ValueError, match=r'has no box that can be used.*: 12 \(1, 2, 3, \.\.\.\)'):
@@ -298,7 +296,7 @@ def test_a_single_box_that_may_be_corners_is_pointed_out(content, warnings):
     assert 'reach beyond their image, and as corners x1 y1 x2 y2 they fit: 1 (4)' in warnings[0]
 
 
-def test_large_boxes_and_careless_ones_are_no_corners(content, warnings):
+def test_large_or_slightly_protruding_boxes_are_not_taken_for_corners(content, warnings):
     for annotation, box in zip(
         content['annotations'],
         [[0, 0, 64, 64], [1, 1, 64, 64], [2, 2, 64, 60], [30, 30, 36, 36], [40, 40, 30, 30]] * 3,
@@ -350,7 +348,7 @@ def test_more_classes_than_mmdetection_has_colours_can_be_drawn(content, own_dat
     assert (drawn != PHOTO).any()
 
 
-def test_what_each_split_needs(content):
+def test_each_split_needs_its_own_fields(content):
     for annotation in content['annotations']:
         del annotation['iscrowd']
     check_annotations(content, 'a.json', 'train')
@@ -367,7 +365,7 @@ def test_what_each_split_needs(content):
 @pytest.mark.parametrize(
     'data', [b'', b'{"images": [', b'\xff\xfe\x00', b'PK\x03\x04', b'[' * 100_000]
 )
-def test_what_is_not_json_is_named(tmp_path, data):
+def test_a_file_that_is_not_json_is_named(tmp_path, data):
     path = tmp_path / 'a.json'
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r'a\.json is not JSON \(.*download or export it again'):
@@ -407,13 +405,15 @@ def images_of(root):
         ({f'{i}.png': None for i in range(5)}, r'5 of .*0\.png.*1\.png.*2\.png \(.*2\), \.\.\.;'),
     ],
 )
-def test_missing_and_empty_images_are_found_before(content, own_data, files, message):
+def test_missing_and_empty_images_are_found_before_training(content, own_data, files, message):
     dataset = images_of(own_data(content, files))
     with pytest.raises(ValueError, match=message):
         check_images(dataset, 'train')
 
 
-def test_images_of_another_size_are_refused_or_pointed_out(content, own_data, image_warnings):
+def test_a_few_images_of_another_size_are_a_warning_and_many_an_error(
+    content, own_data, image_warnings
+):
     small = encoded('.png', PHOTO[:32, :16])
     dataset = images_of(own_data(content, {'3.png': small}))
     check_images(dataset, 'train')
@@ -436,7 +436,7 @@ def opened_by_the_check(dataset, monkeypatch):
     return opened
 
 
-def test_of_many_images_a_thousand_evenly_spread_are_opened(
+def test_a_thousand_evenly_spread_images_of_a_large_dataset_are_opened(
     content, own_data, monkeypatch, image_warnings
 ):
     root = own_data({})
@@ -455,14 +455,16 @@ def test_of_many_images_a_thousand_evenly_spread_are_opened(
     assert said.startswith('of 1000 of the 2500 images') and f'train.json {wrong} are' in said
 
 
-def test_of_few_images_all_are_opened_by_the_main_process_alone(content, own_data, monkeypatch):
+def test_every_image_of_a_small_dataset_is_opened_by_the_main_process_alone(
+    content, own_data, monkeypatch
+):
     dataset = images_of(own_data(content))
     assert opened_by_the_check(dataset, monkeypatch) == list(range(12))
     monkeypatch.setattr(images_module.dist, 'is_main_process', lambda: False)
     assert opened_by_the_check(dataset, monkeypatch) == []
 
 
-def test_an_image_that_is_cut_off_is_said_before_the_run(content, own_data, image_warnings):
+def test_a_truncated_image_is_reported_before_the_run(content, own_data, image_warnings):
     dataset = images_of(own_data(content, {'3.png': encoded('.png', PHOTO)[:-300]}))
     check_images(dataset, 'train')
     (said,) = image_warnings or ['']
@@ -472,7 +474,7 @@ def test_an_image_that_is_cut_off_is_said_before_the_run(content, own_data, imag
     )
 
 
-def test_a_folder_that_can_not_be_listed_is_no_fault(content, own_data, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_not_an_error(content, own_data, monkeypatch):
     dataset = images_of(own_data(content))
 
     def forbidden(path):
@@ -518,7 +520,7 @@ def test_a_damaged_image_is_used_or_named(content, own_data, data):
 
 
 @pytest.mark.usefixtures('_assertions')
-def test_of_a_mosaic_the_image_that_failed_is_named(content, own_data):
+def test_the_damaged_image_within_a_mosaic_is_named(content, own_data):
     root = own_data(content, {'7.png': b'not an image'})
     dataset = images_of(root)
 

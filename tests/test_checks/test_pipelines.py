@@ -30,7 +30,7 @@ def faults(changes):
     'config',
     ['custom_dataset/kd_student_teacher.py', 'drawn/kd_student_rtmdet_teacher_drawn.py'],
 )
-def test_our_own_configs_bring_images_to_size_alike(config):
+def test_our_configs_resize_alike_in_training_and_testing(config):
     assert check_pipelines(load_config(str(ROOT / 'configs' / config))) == []
 
 
@@ -62,7 +62,7 @@ def test_a_difference_is_named(changes, message):
     assert re.search(message, found[0])
 
 
-def test_without_last_epochs_of_their_own_it_is_training_that_counts():
+def test_without_a_second_stage_the_training_pipeline_is_compared():
     cfg = own('rtmdet_teacher.py')
     cfg.custom_hooks = []
     assert check_pipelines(cfg) == []
@@ -70,7 +70,7 @@ def test_without_last_epochs_of_their_own_it_is_training_that_counts():
     assert 'that of training (padding' in check_pipelines(cfg)[0]
 
 
-def test_the_transforms_around_a_dataset_count_too():
+def test_the_transforms_of_a_wrapping_dataset_are_compared_too():
     pad = dict(type='mmdet.Pad', size=(64, 64))
     whole = dict(
         dataset=dict(type='MultiImageMixDataset', dataset=dict(pipeline=[]), pipeline=[pad])
@@ -81,7 +81,7 @@ def test_the_transforms_around_a_dataset_count_too():
     assert check_pipelines(Config(dict(model=dict()))) == []
 
 
-def test_training_says_it_too(kd_config, options, tmp_path, capsys):
+def test_training_warns_of_it_too(kd_config, options, tmp_path, capsys):
     options['val_dataloader.dataset.pipeline.1.keep_ratio'] = False
     options['teacher_ckpt'] = 'nowhere.pth'
     with pytest.raises(ValueError, match='nowhere'):

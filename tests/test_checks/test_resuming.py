@@ -64,7 +64,7 @@ def swap_meta(**values):
         ),
     ],
 )
-def test_what_does_not_fit(
+def test_a_checkpoint_that_does_not_fit_is_refused(
     change, changes, message, distilled, kd_config, options, tmp_path, no_data
 ):
     path = distilled / 'epoch_1.pth'
@@ -85,7 +85,7 @@ def test_what_does_not_fit(
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_plain_run_does_not_resume_a_distillation_nor_its_best(
+def test_a_plain_run_resumes_neither_a_distillation_nor_its_best_checkpoint(
     distilled, plain_config, options, tmp_path, no_data
 ):
     del options['teacher_ckpt']
@@ -97,7 +97,9 @@ def test_a_plain_run_does_not_resume_a_distillation_nor_its_best(
         train(plain_config, str(tmp_path / 'run'), resume=best, cfg_options=options)
 
 
-def test_a_run_that_is_done_says_so(distilled, kd_config, options, tmp_path, monkeypatch):
+def test_resuming_a_finished_run_reports_that_nothing_is_left(
+    distilled, kd_config, options, tmp_path, monkeypatch
+):
     said = []
     monkeypatch.setattr(resuming, 'print_log', lambda text, *_: said.append(text))
     train(
@@ -119,7 +121,7 @@ with locked(pathlib.Path(sys.argv[1]), 'refused'):
 """
 
 
-def test_two_runs_in_one_work_dir(kd_config, options, tmp_path):
+def test_a_second_run_in_the_same_work_dir_is_refused(kd_config, options, tmp_path):
     command = [sys.executable, '-W', 'ignore', '-c', HOLD.format(root=str(ROOT)), str(tmp_path)]
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with subprocess.Popen(command, **pipes) as other:

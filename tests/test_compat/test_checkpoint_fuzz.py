@@ -129,7 +129,7 @@ def is_read_or_refused(path):
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
     kept=st.floats(0, 1),
 )
-def test_a_damaged_file(path, saved, edits, kept):
+def test_a_damaged_file_is_read_or_refused(path, saved, edits, kept):
     data = bytearray(saved)
     for place, value in edits:
         data[int(place * len(data))] = value
@@ -138,13 +138,13 @@ def test_a_damaged_file(path, saved, edits, kept):
 
 
 @given(program=st.lists(st.one_of(_GLOBALS, _OPERANDS, _STEPS), max_size=20))
-def test_a_pickle_that_was_put_together(path, program):
+def test_an_assembled_pickle_is_read_or_refused(path, program):
     write(path, b'\x80\x02' + b''.join(program) + b'.')
     is_read_or_refused(path)
 
 
 @given(data=st.data())
-def test_a_true_checkpoint_with_other_steps(path, saved, data):
+def test_a_checkpoint_with_changed_opcodes_is_read_or_refused(path, saved, data):
     path.write_bytes(saved)
     with zipfile.ZipFile(path) as file:
         name = next(name for name in file.namelist() if name.endswith('data.pkl'))
@@ -167,12 +167,12 @@ def test_a_true_checkpoint_with_other_steps(path, saved, data):
         max_leaves=8,
     )
 )
-def test_a_file_of_other_things(path, content):
+def test_a_checkpoint_of_other_contents_is_read_or_refused(path, content):
     torch.save(content, path)
     is_read_or_refused(path)
 
 
 @given(array=st.one_of(_ARRAYS, _SCALARS, _DTYPES))
-def test_arrays_that_are_not_what_they_say(path, array):
+def test_forged_arrays_are_read_or_refused(path, array):
     torch.save(dict(state_dict=dict(weight=torch.ones(1)), meta=dict(array=array)), path)
     is_read_or_refused(path)

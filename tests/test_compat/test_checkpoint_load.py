@@ -89,7 +89,7 @@ def test_a_file_of_torch_before_1_6_loads(content, tmp_path):
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-def test_a_file_that_is_cut_off_is_refused_in_a_line(content, tmp_path, zipped):
+def test_a_truncated_file_is_refused_in_one_line(content, tmp_path, zipped):
     path = tmp_path / 'half.pth'
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     path.write_bytes(path.read_bytes()[:100])
@@ -200,7 +200,7 @@ def test_what_is_refused_has_not_run(tmp_path):
     ],
     ids=['REDUCE', 'INST', 'OBJ', 'EXT1', 'a method', 'STACK_GLOBAL'],
 )
-def test_every_way_of_pickle_to_name_a_function_is_closed(pickled):
+def test_every_pickle_opcode_that_names_a_function_is_checked(pickled):
     with pytest.raises(checkpoint_load.UnsafeCheckpointError):
         checkpoint_load.Unpickler(io.BytesIO(pickled)).load()
 
@@ -293,7 +293,7 @@ def test_a_download_is_checked_against_the_hash_in_its_name(checkpoint, tmp_path
 @pytest.mark.parametrize(
     'data', [b'<!DOCTYPE html><title>Sign in</title>', b'', b'PK\x03\x04cut off', 'half']
 )
-def test_a_download_that_is_no_checkpoint_names_the_cached_file(checkpoint, tmp_path, data):
+def test_a_download_that_is_not_a_checkpoint_names_the_cached_file(checkpoint, tmp_path, data):
     whole = checkpoint.read_bytes()
     url = (tmp_path / 'best.pth').as_uri()
     (tmp_path / 'best.pth').write_bytes(whole[: len(whole) // 2] if data == 'half' else data)
@@ -470,7 +470,7 @@ BAD = {
 
 
 @pytest.mark.parametrize('kind', BAD)
-def test_what_would_crash_hang_or_eat_memory_is_refused_in_a_line(tmp_path, kind):
+def test_a_file_that_would_crash_hang_or_exhaust_memory_is_refused_in_one_line(tmp_path, kind):
     program, reason = BAD[kind]
     path = tmp_path / 'bad.pth'
     with zipfile.ZipFile(path, 'w') as file:
@@ -483,7 +483,7 @@ def test_what_would_crash_hang_or_eat_memory_is_refused_in_a_line(tmp_path, kind
     assert '\n' not in str(caught.value) and len(str(caught.value)) < 1000
 
 
-def test_records_that_grow_when_they_are_read_are_refused(checkpoint, tmp_path):
+def test_compressed_or_overlapping_records_are_refused(checkpoint, tmp_path):
     path = tmp_path / 'bad.pth'
     with zipfile.ZipFile(checkpoint) as source:
         records = {item: source.read(item) for item in source.namelist()}
@@ -527,7 +527,7 @@ def checkpoint_keys(data):
     return {part.split(b'q')[0] for part in [data[data.rindex(b']q\x00X') + 8 :]]}
 
 
-def test_the_header_of_a_tar_archive_is_all_that_is_read_of_it(tmp_path):
+def test_only_the_header_of_a_tar_archive_is_read(tmp_path):
     path = tmp_path / 'old.tar'
     with tarfile.open(path, 'w', format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo('storages')

@@ -35,7 +35,7 @@ LocalBackend().put(b'new', {str(target)!r})
     assert os.listdir(tmp_path) == ['epoch_1.pth']
 
 
-def test_a_full_disk_leaves_the_old_file_and_says_which(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_old_file_and_is_reported_with_its_path(tmp_path, monkeypatch):
     target = tmp_path / 'epoch_1.pth'
     target.write_bytes(b'old')
 
@@ -49,12 +49,12 @@ def test_a_full_disk_leaves_the_old_file_and_says_which(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ['epoch_1.pth']
 
 
-def test_text_is_written_too(tmp_path):
+def test_text_is_written_atomically_too(tmp_path):
     LocalBackend().put_text('grün', tmp_path / 'new' / 'a.txt')
     assert (tmp_path / 'new' / 'a.txt').read_text(encoding='utf-8') == 'grün'
 
 
-def test_ranks_that_write_one_file_do_not_take_each_others_part(tmp_path, monkeypatch):
+def test_ranks_that_write_one_file_do_not_disturb_each_other(tmp_path, monkeypatch):
     """As MMEngine's LoggerHook does with the metrics of a test."""
     target = tmp_path / 'metrics.json'
     replace = os.replace
@@ -148,7 +148,7 @@ def test_resuming_deletes_nothing_that_a_checkpoint_names(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize('save_best, key', [('mAP', ''), (['mAP', 'mAP_50'], '_mAP')])
-def test_a_copied_work_dir_has_a_best_of_its_own(tmp_path, save_best, key):
+def test_a_copied_work_dir_keeps_its_own_best(tmp_path, save_best, key):
     original, copy = tmp_path / 'original', tmp_path / 'copy'
     for folder in (original, copy):
         folder.mkdir()
@@ -163,7 +163,7 @@ def test_a_copied_work_dir_has_a_best_of_its_own(tmp_path, save_best, key):
     assert (copy / 'best_mAP_epoch_2.pth').exists()
 
 
-def test_what_is_not_in_the_work_dir_is_not_the_best(tmp_path):
+def test_a_best_checkpoint_outside_the_work_dir_is_ignored(tmp_path):
     hook, runner = resumed(tmp_path, best_ckpt='/elsewhere/best_mAP_epoch_1.pth', best_score=0.9)
     hook.after_val_epoch(runner, dict(mAP=0.2))
     assert (tmp_path / 'best_mAP_epoch_2.pth').exists()

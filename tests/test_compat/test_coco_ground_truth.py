@@ -108,7 +108,7 @@ def test_labels_follow_the_order_of_the_class_names(content, tmp_path, classes):
     assert score_of_perfect_detections(path, content, classes) == 1
 
 
-def test_a_category_without_boxes_makes_way_for_its_namesake(content, tmp_path):
+def test_of_two_categories_of_one_name_the_one_with_boxes_is_used(content, tmp_path):
     content['categories'].insert(0, dict(id=7, name='disc', supercategory='none'))
     path = tmp_path / 'val.json'
     path.write_text(json.dumps(content))
@@ -119,7 +119,7 @@ def test_a_category_without_boxes_makes_way_for_its_namesake(content, tmp_path):
     assert [category['id'] for category in content['categories']] == [7, 0, 1]
 
 
-def test_what_is_whole_stays_as_it_is(content):
+def test_complete_annotations_stay_unchanged(content):
     before = copy.deepcopy(content)
     assert not complete_annotations(content)
     assert content == before

@@ -21,7 +21,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize('read', [Config.fromfile, load_config, read_dumped_config])
-def test_a_dumped_config_says_what_the_config_said(tmp_path, monkeypatch, read):
+def test_a_dumped_config_reads_back_with_the_same_values(tmp_path, monkeypatch, read):
     monkeypatch.chdir(tmp_path)
     values = dict(
         names=NAMES,
@@ -39,7 +39,7 @@ def test_a_dumped_config_says_what_the_config_said(tmp_path, monkeypatch, read):
 
 
 @pytest.mark.parametrize('suffix', ['json', 'yaml', 'yml'])
-def test_a_config_that_is_no_python_says_what_it_said(tmp_path, monkeypatch, suffix):
+def test_a_config_in_json_or_yaml_reads_back_with_the_same_values(tmp_path, monkeypatch, suffix):
     monkeypatch.chdir(tmp_path)
     values = dict(names=[*NAMES, 'ä {{$X:a}}'], mapped={NAMES[0]: {NAMES[2] * 99: None}}, number=1)
     Path(f'mine.{suffix}').touch()
@@ -54,7 +54,7 @@ def test_a_config_that_is_no_python_says_what_it_said(tmp_path, monkeypatch, suf
 
 
 @pytest.mark.parametrize('name', [*NAMES, "'+str(__import__('os').system('touch OWNED'))+'"])
-def test_the_folder_of_a_config_is_no_code(tmp_path, monkeypatch, name):
+def test_the_name_of_a_configs_folder_is_not_executed(tmp_path, monkeypatch, name):
     folder = tmp_path / name.replace('/', '_')
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -66,7 +66,7 @@ def test_the_folder_of_a_config_is_no_code(tmp_path, monkeypatch, name):
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
-def test_what_a_config_asks_to_be_replaced_is_replaced(tmp_path, monkeypatch):
+def test_mmengines_own_placeholders_are_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv('HERE', 'there')
     (tmp_path / 'base.py').write_text('x = [1]')
     (tmp_path / 'c.py').write_text(

@@ -65,7 +65,7 @@ with open(f'rank{rank}.txt', 'w') as file:
 """
 
 
-def test_two_processes_on_the_cpu(run_python, tmp_path):
+def test_syncbn_of_two_cpu_processes_equals_batchnorm_on_one(run_python, tmp_path):
     (tmp_path / 'process.py').write_text(PROCESS)
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))

@@ -22,13 +22,13 @@ def test_enabling_again_changes_nothing():
 
 
 @pytest.mark.parametrize('module', [mmcv_ext, mmcv_version, package_configs])
-def test_what_the_opt_in_has_enabled_is_not_enabled_again(module):
+def test_finders_that_the_opt_in_enabled_are_not_added_again(module):
     """The opt-in runs these files by their paths, under another module name."""
     assert not runpy.run_path(module.__file__)['applies']()
 
 
 @pytest.mark.parametrize('fix', compat._FIXES, ids=lambda fix: fix.__name__.split('.')[-1])
-def test_each_fix_says_what_it_is_for_and_when_it_can_go(fix):
+def test_each_patch_documents_its_fault_and_when_it_can_go(fix):
     for part in ('For: ', 'Fault: ', 'Here: ', 'Can go: '):
         assert f'\n{part}' in inspect.getdoc(fix)
     assert isinstance(fix.applies(), bool)

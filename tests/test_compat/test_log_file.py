@@ -33,7 +33,7 @@ def full_log(tmp_path):
     return logger
 
 
-def test_a_full_disk_is_said_once_and_the_log_goes_on_when_there_is_space(tmp_path, capsys):
+def test_a_full_disk_is_reported_once_and_logging_resumes_when_there_is_space(tmp_path, capsys):
     log = full_log(tmp_path)
     for word in ('one', 'two', 'three'):
         log.info(word)
@@ -48,14 +48,14 @@ def test_a_full_disk_is_said_once_and_the_log_goes_on_when_there_is_space(tmp_pa
     assert 'four' in log.file.stream.text
 
 
-def test_what_is_no_fault_of_the_disk_keeps_its_traceback(tmp_path, capsys):
+def test_other_errors_while_logging_keep_their_traceback(tmp_path, capsys):
     log = full_log(tmp_path)
     log.info('%d', 'no number')
     assert 'TypeError' in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='/dev/full is of Linux')
-def test_a_real_file_on_a_full_disk(capsys):
+def test_logging_to_a_full_device_is_reported_once(capsys):
     logger = MMLogger(uuid.uuid4().hex, log_file='/dev/full')
     for _ in range(1000):
         logger.info('a line')

@@ -93,7 +93,7 @@ def copies(monkeypatch, tmp_path):
     return copy
 
 
-def test_an_uninstalled_rtm_kd_disturbs_nobody(run_python, pth_file, copies):
+def test_python_starts_after_rtm_kd_was_uninstalled(run_python, pth_file, copies):
     copies('gone', exist=False)
     opt_in.enable()
 
@@ -101,14 +101,14 @@ def test_an_uninstalled_rtm_kd_disturbs_nobody(run_python, pth_file, copies):
 
 
 @pytest.mark.parametrize('folder', ["it's", 'a "quoted" one', 'größer', '{braces}'])
-def test_any_path_is_taken(run_python, pth_file, copies, folder):
+def test_a_path_with_any_characters_works(run_python, pth_file, copies, folder):
     copies(folder)
     opt_in.enable()
 
     assert run_python(START, '-S').strip() == OURS
 
 
-def test_status_tells_what_is_the_case(pth_file, monkeypatch):
+def test_status_reports_whether_the_opt_in_is_enabled(pth_file, monkeypatch):
     assert opt_in.status() == 'disabled'
     opt_in.enable()
     assert opt_in.status().startswith('enabled')
@@ -121,12 +121,12 @@ def test_status_tells_what_is_the_case(pth_file, monkeypatch):
     assert not pth_file.exists()
 
 
-def test_the_file_lies_where_python_looks_for_it():
+def test_the_pth_file_is_in_site_packages():
     assert opt_in.pth_file().parent == Path(sysconfig.get_paths()['purelib'])
 
 
 @pytest.mark.parametrize('action', ['enable', 'disable'])
-def test_site_packages_that_cannot_be_written(monkeypatch, tmp_path, capsys, action):
+def test_site_packages_that_cannot_be_written_are_named(monkeypatch, tmp_path, capsys, action):
     (tmp_path / 'file').touch()
     monkeypatch.setattr(opt_in, 'pth_file', lambda: tmp_path / 'file' / 'rtm_kd_compat.pth')
 

@@ -61,7 +61,7 @@ def test_nms_keeps_what_the_greedy_rule_keeps(offset):
 
 
 @supplied
-def test_another_operator_says_its_name_and_the_remedy():
+def test_a_missing_operator_is_named_with_the_remedy():
     with pytest.raises(NotImplementedError, match=r'"softnms".*pip uninstall mmcv-lite'):
         soft_nms(torch.rand(4, 4), torch.rand(4))
 
@@ -101,5 +101,5 @@ def test_mmdet_and_mmyolo_can_be_imported(run_python):
     ]
 
 
-def test_the_mmcv_of_these_tests_is_one_that_mmyolo_takes():
+def test_mmyolo_accepts_the_installed_mmcv():
     assert mmcv.__version__.startswith('2.0.')

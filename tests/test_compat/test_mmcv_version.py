@@ -18,7 +18,7 @@ def test_any_mmcv_from_2_0_on_is_accepted(run_python, version):
     assert said.strip() == version
 
 
-def test_another_mmcv_is_not(run_python):
+def test_other_mmcv_versions_are_refused(run_python):
     said = run_python(
         """
         import mmcv
@@ -44,7 +44,7 @@ def test_another_mmcv_is_not(run_python):
         ),
     ],
 )
-def test_nothing_is_installed_over_a_fork(monkeypatch, installed, left_out):
+def test_an_installed_fork_of_mmcv_is_kept(monkeypatch, installed, left_out):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr('setuptools.setup', lambda **kwargs: None)
     spec = importlib.util.spec_from_file_location('setup_of_rtm_kd', ROOT / 'setup.py')

@@ -32,6 +32,6 @@ print('mmrazor', HOOKS.get('mmrazor.StopDistillHook').__module__.split('.')[0])
     assert [pair for pair in pairs if pair[0] != pair[1]] == []
 
 
-def test_quantization_refuses_and_says_why():
+def test_quantization_is_refused_with_the_reason():
     with pytest.raises(NotImplementedError, match=r'quantizers\.NativeQuantizer.*torch 2\.0'):
         quantizers.NativeQuantizer(global_qconfig={})

@@ -23,7 +23,7 @@ print(get_config({config!r}).width, Config.fromfile('mine.py').width)
     'before, after',
     [('import mmengine.hub', ''), ('', 'import mmengine.runner'), ('import mmengine.hub.hub', '')],
 )
-def test_a_base_is_found_wherever_the_package_lies(run_python, tmp_path, before, after):
+def test_a_base_is_found_in_an_editable_install(run_python, tmp_path, before, after):
     """In the checkout of an editable install, say: the distribution is in site-packages then."""
     module = tmp_path / 'rtm_kd' / 'compat' / 'package_configs.py'
     module.parent.mkdir(parents=True)

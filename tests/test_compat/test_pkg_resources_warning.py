@@ -17,9 +17,7 @@ def get_distribution(name): raise DistributionNotFound
 
 
 @pytest.mark.parametrize('own_filter, shown', [(None, 0), ('always', 2)])
-def test_mmengines_two_warnings_are_shown_to_those_alone_who_ask(
-    tmp_path, monkeypatch, own_filter, shown
-):
+def test_mmengines_two_warnings_are_shown_only_on_request(tmp_path, monkeypatch, own_filter, shown):
     (tmp_path / 'pkg_resources.py').write_text(WARNS)
     monkeypatch.setattr(sys, 'path', [str(tmp_path), *sys.path])
     monkeypatch.delitem(sys.modules, 'pkg_resources', raising=False)

@@ -150,13 +150,13 @@ def test_the_tools_convert_every_split(yolo_root, voc_root, tmp_path):
 
 
 @pytest.mark.parametrize('terminal', [True, False])
-def test_a_terminal_shows_the_time_that_is_left(yolo_root, tmp_path, monkeypatch, capsys, terminal):
+def test_a_terminal_shows_the_remaining_time(yolo_root, tmp_path, monkeypatch, capsys, terminal):
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: terminal)
     run_tool('dataset_converters/yolo2coco.py', yolo_root, tmp_path / 'out')
     assert ('ETA' in capsys.readouterr().err) == terminal
 
 
-def test_yolo_counts_what_it_drops_and_says_where(tmp_path):
+def test_dropped_yolo_labels_are_counted_with_their_places(tmp_path):
     draw(tmp_path / 'images/a.jpg')
     draw(tmp_path / 'images/background.jpg')
     write(tmp_path / 'images/broken.jpg', 'no image')
@@ -197,7 +197,7 @@ def test_yolo_counts_what_it_drops_and_says_where(tmp_path):
     ]
 
 
-def test_voc_counts_what_it_drops_and_says_where(tmp_path):
+def test_dropped_voc_objects_are_counted_with_their_places(tmp_path):
     for name in ('a', 'turned', 'b'):
         draw(tmp_path / f'JPEGImages/{name}.JPG')
     write(
@@ -236,7 +236,7 @@ def test_voc_counts_what_it_drops_and_says_where(tmp_path):
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
 @pytest.mark.parametrize('orientation', [1, 3, 4, 5, 6, 8])
-def test_a_size_is_that_of_the_image_as_training_reads_it(tmp_path, suffix, orientation):
+def test_the_size_is_that_of_the_image_as_training_reads_it(tmp_path, suffix, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = draw(tmp_path / f'a.{suffix}', exif=exif)
@@ -308,7 +308,7 @@ def roboflow_coco(root):
         (roboflow_coco, 'COCO'),
     ],
 )
-def test_the_layouts_of_the_usual_tools_are_found(tmp_path, layout, name):
+def test_layouts_of_common_tools_are_found(tmp_path, layout, name):
     layout(tmp_path)
     annotations = open_annotations(tmp_path, tmp_path)
     assert annotations.format == name
@@ -532,7 +532,7 @@ def test_coco_images_that_are_not_as_annotated_are_left_out(photos):
     ]
 
 
-def test_where_no_image_is_as_annotated_the_remedy_is_named(photos, tmp_path):
+def test_if_every_image_differs_in_size_the_remedy_is_named(photos, tmp_path):
     write(photos / 'all.json', json.dumps(coco_content(width=640)))
     message = (
         'no box of .*another size than annotated: 4 .*640x48, not 64x48.*; put back the images'
@@ -541,7 +541,7 @@ def test_where_no_image_is_as_annotated_the_remedy_is_named(photos, tmp_path):
         prepare(photos, tmp_path / 'out', val_fraction=0.5)
 
 
-def test_coco_that_lacks_what_follows_from_the_rest_is_completed(photos, tmp_path):
+def test_missing_coco_fields_that_can_be_computed_are_added(photos, tmp_path):
     content = coco_content(lambda name: [['1', 2, '30.0', '20.5']])
     for image in content['images']:
         del image['width'], image['height']
@@ -593,7 +593,7 @@ def test_coco_files_are_found_beside_other_json(photos, files):
     assert all(len(annotations.convert(s).content['images']) == 4 for s in expected)
 
 
-def test_coco_files_of_one_split_are_named(photos, tmp_path):
+def test_several_coco_files_for_one_split_are_named(photos, tmp_path):
     for name in ('first.json', 'second.json'):
         write(photos / name, json.dumps(coco_content()))
     with pytest.raises(ValueError, match=r'first\.json, second\.json.*--train-ann'):
@@ -612,7 +612,7 @@ def test_other_json_hides_no_annotations(tmp_path, layout, name):
 @pytest.mark.parametrize(
     'suffix, kept', [('jpg', -1), ('jpg', 0.5), ('png', -4), ('png', 0.5), ('webp', 0.5)]
 )
-def test_an_image_that_is_cut_off_is_left_out_if_training_can_not_read_it(tmp_path, suffix, kept):
+def test_a_truncated_image_is_left_out_if_training_cannot_read_it(tmp_path, suffix, kept):
     one_yolo_image(tmp_path)
     noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     path = tmp_path / f'images/cut.{suffix}'
@@ -628,7 +628,7 @@ def test_an_image_that_is_cut_off_is_left_out_if_training_can_not_read_it(tmp_pa
     )
 
 
-def test_what_a_camera_appends_to_a_jpeg_is_no_fault(tmp_path):
+def test_data_appended_to_a_jpeg_are_not_an_error(tmp_path):
     path = draw(tmp_path / 'a.jpg')
     path.write_bytes(path.read_bytes() + bytes(100_000))
     assert image_size(path) == (64, 48)
@@ -641,7 +641,7 @@ def counted_from_1(root):
     write(root / 'classes.txt', 'cat', 'dog')
 
 
-def test_yolo_labels_from_1_are_refused_until_the_names_say_so(tmp_path):
+def test_yolo_labels_counted_from_1_are_refused_unless_the_names_are_too(tmp_path):
     counted_from_1(tmp_path)
     with pytest.raises(ValueError, match=r'counted from 1.*names: \{1: cat, 2: dog\}'):
         open_annotations(tmp_path, tmp_path).convert('all')
@@ -671,7 +671,7 @@ def test_a_yolo_class_that_is_not_there_is_pointed_out(tmp_path):
         ('', ['of classes.txt']),
     ],
 )
-def test_names_of_yolo_may_be_written_in_many_ways(tmp_path, names, classes):
+def test_yolo_class_names_may_be_written_in_many_ways(tmp_path, names, classes):
     one_yolo_image(tmp_path, ['of classes.txt'])
     write(tmp_path / 'names.txt', 'from', 'a file')
     write(tmp_path / 'data.yaml', f'names: {names}')
@@ -679,7 +679,7 @@ def test_names_of_yolo_may_be_written_in_many_ways(tmp_path, names, classes):
 
 
 @pytest.mark.parametrize('names', ['[[a], b]', '{a: 0}', '[{0: a}, {1: b}]'])
-def test_names_of_yolo_that_are_none_are_refused(tmp_path, names):
+def test_invalid_yolo_class_names_are_refused(tmp_path, names):
     one_yolo_image(tmp_path)
     write(tmp_path / 'data.yaml', f'names: {names}')
     with pytest.raises(ValueError, match=r'"names" of .* are neither a list of names nor'):
@@ -701,7 +701,7 @@ def test_two_names_for_one_label_are_refused(tmp_path, names, message):
 
 
 @pytest.mark.parametrize('key', ['train', 'nc', 'path', 'names'])
-def test_a_yaml_of_aliases_of_aliases_is_refused_in_a_line(tmp_path, key):
+def test_nested_yaml_aliases_are_refused_in_one_line(tmp_path, key):
     """Written out it would be a text of gigabytes."""
     one_yolo_image(tmp_path)
     nested = [f'x{i}: &x{i} [{", ".join([f"*x{i - 1}"] * 9)}]' for i in range(1, 12)]
@@ -717,7 +717,7 @@ def test_a_yaml_of_aliases_of_aliases_is_refused_in_a_line(tmp_path, key):
 @pytest.mark.parametrize(
     'line', ['train: [[images]]', 'val: {a: images}', 'path: [.]', 'train: ' + '[' * 5000]
 )
-def test_entries_of_a_yaml_that_are_no_texts_are_refused(tmp_path, line):
+def test_yaml_entries_that_are_not_strings_are_refused(tmp_path, line):
     one_yolo_image(tmp_path)
     write(tmp_path / 'data.yaml', 'names: [a]', line)
     with pytest.raises(ValueError, match=r"data\.yaml (is|can't)") as refused:
@@ -726,7 +726,7 @@ def test_entries_of_a_yaml_that_are_no_texts_are_refused(tmp_path, line):
 
 
 @pytest.mark.parametrize('suffix', ['jfif', 'JPG', 'jpe', 'webp', 'tiff', 'BMP'])
-def test_images_of_any_suffix_that_is_read_are_used(tmp_path, suffix):
+def test_images_of_every_readable_suffix_are_used(tmp_path, suffix):
     one_yolo_image(tmp_path)
     kind = dict(jfif='JPEG', jpe='JPEG').get(suffix)
     draw(tmp_path / f'images/b.{suffix}', **(dict(format=kind) if kind else {}))
@@ -734,7 +734,7 @@ def test_images_of_any_suffix_that_is_read_are_used(tmp_path, suffix):
     assert len(open_annotations(tmp_path, tmp_path).convert('all').content['annotations']) == 2
 
 
-def test_labelled_images_that_are_not_read_are_named(tmp_path):
+def test_labelled_images_of_unreadable_formats_are_named(tmp_path):
     one_yolo_image(tmp_path)
     write(tmp_path / 'images/b.heic', 'whatever it holds')
     write(tmp_path / 'labels/b.txt', '0 0.5 0.5 0.5 0.5')
@@ -742,7 +742,7 @@ def test_labelled_images_that_are_not_read_are_named(tmp_path):
     assert converted.dropped == {'images in a format that is not read': ['images/b.heic']}
 
 
-def test_a_yaml_may_name_folders_that_are_not_asked_for(tmp_path):
+def test_missing_folders_that_are_not_needed_are_ignored(tmp_path):
     for name in 'abcd':
         draw(tmp_path / f'train/images/{name}.jpg', width=60 + ord(name))
         write(tmp_path / f'train/labels/{name}.txt', '0 0.5 0.5 0.5 0.5')
@@ -803,7 +803,7 @@ VOC_LAYOUTS = [
 
 
 @pytest.mark.parametrize('layout', VOC_LAYOUTS)
-def test_voc_in_other_folders_is_found(tmp_path, layout):
+def test_voc_in_unusual_folders_is_found(tmp_path, layout):
     for images, annotations in layout.values():
         # The same name in each split: the nearest is meant.
         draw(tmp_path / images / '1.jpg')
@@ -818,7 +818,7 @@ def test_voc_in_other_folders_is_found(tmp_path, layout):
         assert file.samefile(tmp_path / images / '1.jpg')
 
 
-def test_voc_with_swapped_corners_is_read_and_said(tmp_path):
+def test_voc_with_swapped_corners_is_read_with_a_warning(tmp_path):
     draw(tmp_path / 'a.jpg')
     write(tmp_path / 'a.xml', xml('a.jpg', [('a', (9, 5, 1, 3), 0), ('a', (1, 30, 9, 20), 0)]))
     converted = open_annotations(tmp_path, tmp_path).convert('all')
@@ -840,7 +840,7 @@ def test_voc_with_swapped_corners_is_read_and_said(tmp_path):
         ('utf-8', 'iso-8859-1', None),
     ],
 )
-def test_voc_is_read_in_the_encoding_that_it_is_in(tmp_path, declared, written, read_as):
+def test_voc_is_read_in_its_own_encoding(tmp_path, declared, written, read_as):
     name = read_as or dict(gb2312='大小').get(written, 'Größe')
     draw(tmp_path / 'a.jpg')
     draw(tmp_path / 'b.jpg')
@@ -858,7 +858,7 @@ def test_voc_is_read_in_the_encoding_that_it_is_in(tmp_path, declared, written, 
         }
 
 
-def test_a_path_in_another_encoding_spoils_no_annotation(tmp_path):
+def test_a_path_in_another_encoding_leaves_the_annotation_usable(tmp_path):
     draw(tmp_path / 'a.jpg')
     text = '<?xml version="1.0" encoding="utf-8"?>' + xml('Größe/a.jpg', [('a', (1, 1, 9, 9), 0)])
     (tmp_path / 'a.xml').write_bytes(text.encode('latin-1'))
@@ -866,7 +866,7 @@ def test_a_path_in_another_encoding_spoils_no_annotation(tmp_path):
 
 
 @pytest.mark.parametrize('val_fraction', [None, 0.5])
-def test_boxes_that_are_all_difficult_are_called_that(tmp_path, val_fraction):
+def test_a_split_whose_boxes_are_all_difficult_is_reported(tmp_path, val_fraction):
     for split in ('train', 'valid'):
         draw(tmp_path / split / 'a.jpg')
         write(tmp_path / split / 'a.xml', xml('a.jpg', [('a', (1, 1, 9, 9), 1)]))
@@ -874,7 +874,7 @@ def test_boxes_that_are_all_difficult_are_called_that(tmp_path, val_fraction):
         prepare(tmp_path, tmp_path / 'out', val_fraction=val_fraction)
 
 
-def test_a_split_says_why_no_image_is_left(tmp_path):
+def test_a_split_without_usable_images_is_refused_with_the_reason(tmp_path):
     lists_of_paths(tmp_path)
     for file in (tmp_path / 'images').iterdir():
         file.unlink()
@@ -884,7 +884,7 @@ def test_a_split_says_why_no_image_is_left(tmp_path):
 
 
 @pytest.mark.parametrize('background', [False, True])
-def test_images_without_boxes_are_trained_on_if_asked(photos, tmp_path, background):
+def test_images_without_boxes_are_trained_on_if_requested(photos, tmp_path, background):
     content = coco_content(lambda name: [[1, 2, 30, 20]] if name in 'ab' else [])
     for split in ('train', 'val'):
         write(photos / f'annotations/{split}.json', json.dumps(content))
@@ -910,7 +910,7 @@ OTHER_FORMATS = [
 
 
 @pytest.mark.parametrize('name, content, message', OTHER_FORMATS)
-def test_formats_that_are_not_read_are_named(tmp_path, name, content, message):
+def test_unsupported_formats_are_named(tmp_path, name, content, message):
     draw(tmp_path / 'data/images/a.jpg')
     text = content if isinstance(content, str) else json.dumps(content)
     file = write(tmp_path / 'data' / name, text)
@@ -982,7 +982,7 @@ def no_yaml(root):
         (roboflow_coco, dict(classes=['project']), 'no class "project"'),
     ],
 )
-def test_what_can_not_be_read_is_refused_in_one_sentence(tmp_path, layout, options, message):
+def test_unreadable_data_are_refused_in_one_sentence(tmp_path, layout, options, message):
     layout(tmp_path / 'data')
     with pytest.raises(ValueError, match=message) as refused:
         prepare(tmp_path / 'data', tmp_path / 'out', **options)
@@ -990,7 +990,7 @@ def test_what_can_not_be_read_is_refused_in_one_sentence(tmp_path, layout, optio
     assert not (tmp_path / 'out').exists()
 
 
-def test_coco_without_its_images_says_where_to_name_them(data_root, tmp_path):
+def test_coco_without_its_images_names_the_option_to_set(data_root, tmp_path):
     shutil.copytree(data_root / 'annotations', tmp_path / 'annotations')
     with pytest.raises(ValueError, match=r'images such as 0\.png.*--train-img'):
         prepare(tmp_path, tmp_path / 'out')
@@ -1026,7 +1026,7 @@ def test_a_box_is_inside_its_image_or_counted(corners):
         ((50, 20, 60, 30), True),  # its x is beyond the height
     ],
 )
-def test_of_a_box_a_pixel_is_enough(corners, kept):
+def test_a_box_with_one_pixel_inside_the_image_is_kept(corners, kept):
     writer = CocoWriter(['a'], Path())
     writer.add_image('a.jpg', 64, 48)
     writer.add_box('a', corners, 'a.txt:1')
@@ -1049,7 +1049,7 @@ def test_an_image_of_an_odd_name_has_no_file(photos, name):
 
 
 @pytest.mark.parametrize('line', [f'{5000 * "a"}.jpg', f'{5000 * "a"}/b.jpg', '\x1b[2J\0.jpg'])
-def test_a_list_of_images_may_have_an_odd_line(tmp_path, line):
+def test_a_list_of_images_may_contain_an_odd_line(tmp_path, line):
     one_yolo_image(tmp_path)
     write(tmp_path / 'train.txt', 'images/a.jpg', line)
     converted = open_annotations(tmp_path / 'train.txt', tmp_path).convert('all')
@@ -1060,7 +1060,7 @@ def test_a_list_of_images_may_have_an_odd_line(tmp_path, line):
     assert open_annotations(tmp_path, tmp_path).classes == [line]
 
 
-def test_a_list_of_annotations_may_have_a_long_line(voc_root, tmp_path):
+def test_a_list_of_annotations_may_contain_a_long_line(voc_root, tmp_path):
     shutil.copytree(voc_root, tmp_path / 'VOC')
     write(tmp_path / 'VOC/ImageSets/Main/train.txt', '0', 5000 * 'a')
     converted = open_annotations(tmp_path / 'VOC', tmp_path / 'VOC').convert('train')
@@ -1068,7 +1068,7 @@ def test_a_list_of_annotations_may_have_a_long_line(voc_root, tmp_path):
     assert converted.summary()[1].startswith('dropped listed images without annotations: 1 (')
 
 
-def test_odd_names_are_printed_in_a_line(photos, tmp_path):
+def test_odd_names_are_printed_on_one_line(photos, tmp_path):
     content = coco_content()
     content['categories'] = [dict(id=1, name=ODD), dict(id=2, name=3_000_000 * 'b')]
     for annotation in content['annotations']:

@@ -30,7 +30,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_same_seed_same_bytes(tmp_path):
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
     draw_dataset(tmp_path / 'a', **SMALL)
     draw_dataset(tmp_path / 'b', **SMALL)
     draw_dataset(tmp_path / 'c', seed=1, **SMALL)
@@ -47,7 +47,7 @@ def test_train_and_val_share_no_image(tmp_path):
 
 
 @pytest.mark.parametrize('split, num_images', [('train', 40), ('val', 20)])
-def test_annotations_are_coco(tmp_path, split, num_images):
+def test_annotations_are_valid_coco(tmp_path, split, num_images):
     root = tmp_path / 'data'
     draw_dataset(root, num_train=40, num_val=20)
     content = read(root, split)
@@ -130,7 +130,7 @@ def test_an_empty_folder_is_filled(tmp_path):
     assert names(tmp_path / 'data') == ['annotations', 'train', 'val']
 
 
-def test_someone_elses_folder_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'mine.txt').write_text('mine')
     with pytest.raises(ValueError, match=r'data exists and is not the drawn dataset; remove it'):
@@ -138,7 +138,7 @@ def test_someone_elses_folder_is_left_alone(tmp_path):
     assert contents(tmp_path) == {'data/mine.txt': b'mine'}
 
 
-def test_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(ValueError, match='set data_root to a folder that can be written'):
         draw_dataset(tmp_path / 'file' / 'data', **SMALL)

@@ -30,7 +30,7 @@ def labels(content):
     return {annotation['category_id'] for annotation in content['annotations']}
 
 
-def test_the_parts_are_the_whole_and_as_large_as_asked(tmp_path):
+def test_a_split_keeps_every_image_and_the_requested_fraction(tmp_path):
     whole = make(tmp_path, [(f'{i:03}.jpg', [i % 2, 2][: 1 + (i % 3 == 0)]) for i in range(100)])
     train, val = split_coco(whole, tmp_path, 0.2)
     assert names(train) | names(val) == names(whole)
@@ -82,7 +82,7 @@ def test_a_rare_class_is_on_both_sides(tmp_path, seed):
     assert labels(val) == {0, 1}
 
 
-def test_there_is_something_on_either_side_of_very_little(tmp_path):
+def test_even_a_tiny_dataset_has_images_on_both_sides(tmp_path):
     train, val = split_coco(make(tmp_path, [('a.jpg', [0]), ('b.jpg', [1])]), tmp_path, 0.1)
     assert len(train['images']) == len(val['images']) == 1
     background = [(f'{i}.jpg', []) for i in range(10)] + [('a.jpg', [0]), ('b.jpg', [0])]
@@ -97,7 +97,7 @@ def test_a_fraction_that_leaves_a_side_empty_is_refused(tmp_path, fraction):
         split_coco(make(tmp_path, [('a.jpg', [0]), ('b.jpg', [0])]), tmp_path, fraction)
 
 
-def test_copies_alone_can_not_be_divided(tmp_path):
+def test_a_dataset_of_copies_alone_is_refused(tmp_path):
     whole = make(tmp_path, [('a_jpg.rf.1a.jpg', [0]), ('a_jpg.rf.2b.jpg', [0])])
     with pytest.raises(ValueError, match='2 images are 1 without their copies'):
         split_coco(whole, tmp_path, 0.5)

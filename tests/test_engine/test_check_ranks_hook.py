@@ -28,7 +28,9 @@ def begin(rank, config, options, distilled, machines):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='gloo is for machines without a GPU')
-def test_machines_that_read_other_checkpoints_do_not_begin(kd_config, options, distilled, tmp_path):
+def test_ranks_that_loaded_different_checkpoints_do_not_start(
+    kd_config, options, distilled, tmp_path
+):
     for rank in range(2):
         (tmp_path / str(rank)).mkdir()
     # Only the first process saves, and here its disk is no other's.

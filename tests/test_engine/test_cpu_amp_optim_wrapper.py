@@ -68,7 +68,7 @@ def test_a_processor_without_bfloat16_is_named_once(monkeypatch, native):
 
 
 @pytest.mark.parametrize('kind', [None, 'OptimWrapper', 'AmpOptimWrapper'])
-def test_the_wrapper_of_the_config_keeps_what_is_its_own(kind):
+def test_the_configs_wrapper_keeps_its_other_options(kind):
     wrapper = dict(optimizer=dict(type='AdamW', lr=0.1), clip_grad=dict(max_norm=35))
     scaled = dict(loss_scale=512.0, dtype='float16') if kind == 'AmpOptimWrapper' else {}
     cfg = Config(dict(optim_wrapper={**wrapper, **scaled, **(dict(type=kind) if kind else {})}))

@@ -42,7 +42,7 @@ def epochs_with_distillation(work_dir):
     return [line['epoch'] for line in logged(work_dir) if 'distill.loss_pkd_fpn0' in line]
 
 
-def test_from_the_detach_on_no_teacher_no_loss_and_nothing_in_the_log(
+def test_after_the_detach_no_teacher_runs_and_no_distillation_loss_is_logged(
     kd_config, options, tmp_path, teacher_runs
 ):
     runner = train(kd_config, work_dir=str(tmp_path), cfg_options=options)
@@ -84,7 +84,7 @@ def test_a_shortened_schedule_detaches_with_the_pipeline_switch(kd_config, optio
     assert hooks['rtm_kd.DistillationLossDetachHook'].detach_epoch == 5
 
 
-def test_answers_to_the_spelling_of_the_published_recipe_too():
+def test_the_type_name_of_the_published_recipe_works_too():
     for name in ('rtm_kd.DistillationLossDetachHook', 'mmrazor.DistillationLossDetachHook'):
         hook = HOOKS.build(dict(type=name, detach_epoch=280))
         assert isinstance(hook, DistillationLossDetachHook)
@@ -107,7 +107,7 @@ def test_mmrazor_keeps_its_classes():
 
 
 @pytest.mark.parametrize('detach_epoch', [-1, 1.5, 'last', True, None])
-def test_refuses_what_is_no_epoch(detach_epoch):
+def test_refuses_an_invalid_epoch(detach_epoch):
     with pytest.raises(ValueError, match='detach_epoch must be an integer from 0 up'):
         DistillationLossDetachHook(detach_epoch)
 

@@ -25,13 +25,13 @@ def shifts(log):
     ]
 
 
-def test_each_evaluation_tells_how_far_the_features_are(kd_config, options, tmp_path):
+def test_each_evaluation_logs_the_feature_shift(kd_config, options, tmp_path):
     evaluations = shifts(logged(kd_config, options, tmp_path))
     assert [list(levels) for levels in evaluations] == [['fpn0', 'fpn1', 'fpn2']] * 2
     assert all(shift > 0 for levels in evaluations for shift in levels.values())
 
 
-def test_features_that_outgrow_their_norm_are_warned_of(kd_config, options, tmp_path, monkeypatch):
+def test_features_that_outgrow_their_norm_give_a_warning(kd_config, options, tmp_path, monkeypatch):
     forward = FpnTeacherDistill.forward
 
     def spoilt(self, inputs, data_samples=None, mode='tensor'):

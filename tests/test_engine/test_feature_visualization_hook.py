@@ -62,7 +62,7 @@ def test_draws_teacher_and_student_and_from_the_detach_on_the_student_alone(
     assert losses(tmp_path / 'run') == losses(distilled)
 
 
-def test_by_iteration_and_resumed(with_hook, options, tmp_path, distilled):
+def test_draws_by_iteration_and_in_a_resumed_run(with_hook, options, tmp_path, distilled):
     train(
         with_hook(interval=2, by_epoch=False, num_images=1),
         work_dir=str(tmp_path / 'run'),
@@ -75,7 +75,7 @@ def test_by_iteration_and_resumed(with_hook, options, tmp_path, distilled):
 
 @pytest.mark.parametrize('name', ['interval', 'num_images'])
 @pytest.mark.parametrize('value', [0, -1, 1.5, True, None])
-def test_refuses_what_is_no_count(name, value):
+def test_refuses_an_interval_or_count_below_one(name, value):
     with pytest.raises(ValueError, match=f'{name} must be an integer from 1 up'):
         FeatureVisualizationHook(**{name: value})
 

@@ -50,7 +50,9 @@ def checkpoints(work_dir):
     return sorted(path.name for path in work_dir.glob('*.pth'))
 
 
-def test_a_run_that_goes_wrong_says_so_and_goes_on(kd_config, options, begun, spoil):
+def test_a_nan_loss_ends_the_run_which_resumes_from_its_last_checkpoint(
+    kd_config, options, begun, spoil
+):
     spoil(1, lambda loss: loss * math.nan)
     with pytest.raises(ValueError) as stopped:
         train(kd_config, work_dir=str(begun), resume='auto', cfg_options=options)
@@ -70,7 +72,7 @@ def test_a_run_that_goes_wrong_says_so_and_goes_on(kd_config, options, begun, sp
     assert checkpoints(begun) == ['epoch_1.pth', 'epoch_2.pth']
 
 
-def test_weights_that_a_finite_loss_broke_are_not_saved(kd_config, options, tmp_path, spoil):
+def test_weights_broken_by_a_finite_loss_are_not_saved(kd_config, options, tmp_path, spoil):
     # The root of zero has an infinite gradient.
     spoil(0, lambda loss: loss + (loss * 0).sqrt())
     options['train_dataloader.dataset.indices'] = 4  # one iteration, and then it saves
@@ -110,7 +112,7 @@ class Run:
         self.hook.after_train_iter(self, 0, outputs=outputs)
 
 
-def test_without_mixed_precision_the_first_fault_is_the_last(tmp_path):
+def test_without_mixed_precision_the_first_nan_loss_ends_the_run(tmp_path):
     run = Run(tmp_path)
     run.iterate(1.0, accuracy=math.nan)  # which is only logged
     with pytest.raises(ValueError, match='loss_cls is nan, loss_bbox is inf; stopped'):
@@ -121,12 +123,12 @@ def test_without_mixed_precision_the_first_fault_is_the_last(tmp_path):
         run.iterate(math.inf, loss_cls=1.0)
 
 
-def test_a_scaler_that_scales_nothing_is_none(tmp_path):
+def test_a_disabled_scaler_counts_as_no_scaler(tmp_path):
     with pytest.raises(ValueError, match='loss_cls is nan'):
         Run(tmp_path, scale=65536.0, enabled=False).iterate(math.nan, loss_cls=math.nan)
 
 
-def test_mixed_precision_goes_on_until_the_scaler_gives_up(tmp_path):
+def test_mixed_precision_continues_until_the_scaler_gives_up(tmp_path):
     run = Run(tmp_path, scale=4.0)
     for _ in range(2):
         run.iterate(math.inf, loss_cls=math.inf)
@@ -135,7 +137,7 @@ def test_mixed_precision_goes_on_until_the_scaler_gives_up(tmp_path):
         run.iterate(math.inf, loss_cls=math.inf)
 
 
-def test_a_fixed_scale_gives_up_after_as_many_in_a_row(tmp_path):
+def test_a_fixed_scale_gives_up_after_the_same_number_of_failures(tmp_path):
     run = Run(tmp_path, fixed=512.0)
     for _ in range(2):
         for _ in range(16):
@@ -147,7 +149,7 @@ def test_a_fixed_scale_gives_up_after_as_many_in_a_row(tmp_path):
         run.iterate(math.inf, loss_cls=math.inf)
 
 
-def test_a_scale_of_zero_ends_a_run_that_learns_nothing(tmp_path):
+def test_a_loss_scale_of_zero_ends_the_run(tmp_path):
     run = Run(tmp_path, scale=1e-9)
     run.iterate(1.0, loss_cls=1.0)
     run.scale = 0.0
@@ -156,7 +158,7 @@ def test_a_scale_of_zero_ends_a_run_that_learns_nothing(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['0.weight', '1.running_var'])
-def test_broken_weights_are_neither_saved_nor_gone_on_from(tmp_path, name):
+def test_weights_with_nan_or_inf_are_neither_saved_nor_resumed(tmp_path, name):
     run = Run(tmp_path)
     run.model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     # A buffer may be infinite on purpose.

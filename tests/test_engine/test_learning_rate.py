@@ -33,7 +33,7 @@ def warnings(capsys):
     return re.findall(r'batch of .* instead of .*', said.out + said.err)
 
 
-def test_a_run_is_scaled_once_and_not_again_when_it_is_resumed(
+def test_the_learning_rate_is_scaled_once_and_not_again_after_resuming(
     plain_config, options, tmp_path, capsys
 ):
     call = dict(work_dir=str(tmp_path), auto_scale_lr=True)
@@ -49,7 +49,7 @@ def test_a_run_is_scaled_once_and_not_again_when_it_is_resumed(
     assert not warnings(capsys)
 
 
-def test_a_batch_that_the_learning_rate_is_not_for_is_one_warning(
+def test_a_batch_size_that_does_not_fit_the_learning_rate_gives_one_warning(
     plain_config, options, tmp_path, capsys, untrained
 ):
     train(plain_config, work_dir=str(tmp_path), cfg_options=options)
@@ -79,7 +79,7 @@ def test_there_is_no_warning_where_the_learning_rate_fits(
     assert not warnings(capsys)
 
 
-def test_batches_that_are_accumulated_for_a_step_count(plain_config, options, tmp_path):
+def test_accumulated_batches_count_as_one_batch(plain_config, options, tmp_path):
     options['optim_wrapper.accumulative_counts'] = 2
     runner = train(plain_config, str(tmp_path), cfg_options=options, auto_scale_lr=True)
     assert highest_lr(runner) == pytest.approx(0.001)
@@ -94,7 +94,7 @@ def test_batches_that_are_accumulated_for_a_step_count(plain_config, options, tm
         (16, 'auto_scale_lr=16, which is not a dict'),
     ],
 )
-def test_what_can_not_be_scaled_is_refused(plain_config, options, tmp_path, value, message):
+def test_a_config_that_cannot_be_scaled_is_refused(plain_config, options, tmp_path, value, message):
     options['auto_scale_lr'] = value
     with pytest.raises(ValueError, match=message):
         train(plain_config, str(tmp_path / 'run'), cfg_options=options, auto_scale_lr=True)
@@ -102,7 +102,7 @@ def test_what_can_not_be_scaled_is_refused(plain_config, options, tmp_path, valu
 
 
 @pytest.mark.parametrize('config', RECIPES, ids=[path.stem for path in RECIPES])
-def test_a_recipe_knows_its_batch_and_its_whole_schedule_is_scaled(config):
+def test_each_recipe_has_its_batch_size_and_its_whole_schedule_is_scaled(config):
     """What MMEngine scales is the highest learning rate: a lowest one in figures would stay."""
     # Other images a process are another batch, and not another recipe.
     cfg = load_config(str(config), dict(train_batch_size_per_gpu=3))

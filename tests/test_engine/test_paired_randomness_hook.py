@@ -45,17 +45,17 @@ def test_runs_of_one_seed_draw_the_same(seed):
         assert len(set(values)) == len(alone)
 
 
-def test_another_seed_draws_others():
+def test_another_seed_draws_other_numbers():
     assert not set(numbers(0, more=0).values()) & set(numbers(1, more=0).values())
 
 
-def test_a_run_that_is_resumed_draws_what_it_would_have_drawn():
+def test_a_resumed_run_draws_the_same_numbers_as_an_uninterrupted_one():
     whole, resumed = numbers(0, more=0), numbers(0, more=2, start=2)
     assert {iteration: whole[iteration] for iteration in (2, 3)} == {
         iteration: resumed[iteration] for iteration in (2, 3)
     }
 
 
-def test_both_sides_of_a_comparison_draw_by_it(kd_config, options):
+def test_both_sides_of_a_comparison_use_the_hook(kd_config, options):
     for arm in paired_configs(load_config(kd_config, options)).values():
         assert 'rtm_kd.PairedRandomnessHook' in [hook['type'] for hook in arm.custom_hooks]

@@ -52,7 +52,9 @@ def counters(path):
     )
 
 
-def test_a_terminated_run_goes_on_where_it_was(kd_config, options, tmp_path, distilled, iterations):
+def test_a_terminated_run_resumes_where_it_stopped(
+    kd_config, options, tmp_path, distilled, iterations
+):
     # Twice in the first epoch, and at the end of the last one that distils.
     iterations.asked = 0, 1, 5
     for _ in iterations.asked:
@@ -66,7 +68,7 @@ def test_a_terminated_run_goes_on_where_it_was(kd_config, options, tmp_path, dis
     assert counters(tmp_path / 'epoch_3.pth') == counters(distilled / 'epoch_3.pth')
 
 
-def test_a_validation_is_cut_short_and_made_up_for(
+def test_a_terminated_validation_is_repeated_after_resuming(
     kd_config, options, tmp_path, distilled, monkeypatch
 ):
     """A cluster waits half a minute, a validation may take several."""
@@ -97,7 +99,7 @@ def test_a_validation_is_cut_short_and_made_up_for(
 
 
 @pytest.mark.parametrize('asked, trained', [((), 2 + 2), ((0,), 1 + 2 + 2 + 2)])
-def test_a_run_goes_on_with_another_batch_size(
+def test_a_run_resumes_with_another_batch_size(
     kd_config, options, tmp_path, distilled, iterations, asked, trained
 ):
     """Or on another number of GPUs: an epoch has another number of iterations then."""
@@ -113,7 +115,7 @@ def test_a_run_goes_on_with_another_batch_size(
     assert len(iterations) == trained
 
 
-def test_only_what_was_left_of_the_epoch_is_read():
+def test_a_resumed_epoch_reads_only_its_remaining_batches():
     whole = range(10)
     rest = SkipFirstSamples(whole, 4)
     assert list(rest) == [4, 5, 6, 7, 8, 9]
@@ -121,7 +123,7 @@ def test_only_what_was_left_of_the_epoch_is_read():
     assert len(rest) == 10
 
 
-def test_resuming_begins_anew_where_there_is_nothing_yet(kd_config, options, tmp_path):
+def test_resuming_without_a_checkpoint_starts_from_scratch(kd_config, options, tmp_path):
     def own(*_):
         pass
 
@@ -137,7 +139,7 @@ def test_resuming_begins_anew_where_there_is_nothing_yet(kd_config, options, tmp
 
 
 @pytest.mark.parametrize('kept', [0, 100, 0.5, 0.999])
-def test_a_torn_checkpoint_is_passed_over(distilled, tmp_path, kept, capfd):
+def test_a_truncated_checkpoint_is_skipped(distilled, tmp_path, kept, capfd):
     for epoch in (1, 2):
         data = (distilled / f'epoch_{epoch}.pth').read_bytes()
         path = tmp_path / f'epoch_{epoch}.pth'
@@ -152,7 +154,7 @@ def test_a_torn_checkpoint_is_passed_over(distilled, tmp_path, kept, capfd):
         newest_checkpoint(str(tmp_path))
 
 
-def test_the_newest_is_found_without_a_note_and_in_a_moved_folder(tmp_path):
+def test_the_newest_checkpoint_is_found_without_last_checkpoint_and_in_a_moved_folder(tmp_path):
     assert newest_checkpoint(str(tmp_path)) is None
     state = dict(state_dict=dict(w=torch.ones(1)), optimizer={}, meta=dict(iter=1))
     for age, name in enumerate(('epoch_10.pth', 'epoch_9.pth', 'weights.pth')):

@@ -57,7 +57,7 @@ def losses(student=STUDENT, teacher=TEACHER, **loss):
     'loss',
     [dict(), dict(loss_weight=3.0), dict(tau=0.5), dict(tau=4.0, loss_weight=0.25)],
 )
-def test_weight_and_temperature_count_where_the_norms_are_fused(fused, loss):
+def test_weight_and_temperature_apply_to_the_fused_loss(fused, loss):
     default, reference = losses(**loss)
     assert len(fused) == 1
     torch.testing.assert_close(default, reference, rtol=1e-5, atol=0)
@@ -83,13 +83,13 @@ def test_each_side_keeps_its_own_eps(fused, eps_S, eps_T):
     ],
     ids=str,
 )
-def test_what_is_more_than_a_convolution_and_its_norm_is_not_fused(fused, change):
+def test_other_layers_than_a_convolution_and_its_norm_are_not_fused(fused, change):
     default, reference = losses(dict(STUDENT, **change))
     assert fused == []
     torch.testing.assert_close(default, reference, rtol=1e-6, atol=0)
 
 
-def test_zeros_around_the_feature_map_are_the_convolutions_own(fused):
+def test_the_convolutions_zero_padding_is_kept_when_fused(fused):
     default, reference = losses(dict(STUDENT, kernel_size=3, padding=1))
     assert len(fused) == 1
     torch.testing.assert_close(default, reference, rtol=1e-5, atol=0)

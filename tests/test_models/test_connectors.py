@@ -68,7 +68,7 @@ def test_pkd_norm_gives_zero_mean_and_unit_variance_per_channel():
     ],
     ids=str,
 )
-def test_a_norm_is_split_off_where_it_comes_last(change, split):
+def test_only_a_norm_in_last_place_is_split_off(change, split):
     cfg = dict(in_channel=6, out_channel=6, norm_cfg=PKD_NORM, act_cfg=None)
     connector = ConvModuleConnector(**{**cfg, **change})
     parts = connector.split_norm()

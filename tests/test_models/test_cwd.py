@@ -30,7 +30,7 @@ def test_equals_the_formula_summed_by_hand():
     torch.testing.assert_close(channel_wise_divergence(S, T), expected)
 
 
-def test_is_zero_for_equal_attention_and_blind_to_a_constant():
+def test_is_zero_for_equal_attention_and_ignores_a_constant():
     feature = torch.randn(2, 4, 6, 6)
     shifted = feature + torch.randn(2, 4, 1, 1)
     assert channel_wise_divergence(feature, shifted).abs() < 1e-5

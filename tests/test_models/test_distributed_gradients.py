@@ -109,7 +109,7 @@ def let_each_process_normalise_its_own(distiller, count):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='gloo is for machines without a GPU')
 @pytest.mark.parametrize('count, everywhere', [(2, True), (3, False)])
-def test_a_step_of_several_processes_is_that_of_one(model, count, everywhere, tmp_path):
+def test_a_distributed_step_equals_one_on_a_single_process(model, count, everywhere, tmp_path):
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     in_processes(count, learn_together, count, model, everywhere, tmp_path)
     together = [torch.load(tmp_path / f'{rank}.pth') for rank in range(count)]

@@ -27,7 +27,7 @@ def build(model_cfg, **changes):
         return MODELS.build({**copy.deepcopy(model_cfg), **copy.deepcopy(changes)}).train()
 
 
-def test_both_spellings_are_the_same_model_and_give_the_same_losses(spelled_out):
+def test_both_spellings_build_the_same_model_with_the_same_losses(spelled_out):
     long = build(spelled_out)
     short = build(spelled_out, distiller=dict(SHORT, loss_weight=2.0, tau=3.0))
     weights = long.state_dict()
@@ -55,7 +55,7 @@ def test_both_spellings_are_the_same_model_and_give_the_same_losses(spelled_out)
         ('custom_dataset/kd_student_teacher.py', 'kd_tiny_rtmdet_s_bccd.py'),
     ],
 )
-def test_a_config_says_in_short_what_it_has_said_at_length(config, earlier):
+def test_the_short_form_expands_to_the_full_wiring(config, earlier):
     long = load_config(str(ROOT / 'tests/data/earlier_configs' / earlier))
     short = load_config(str(ROOT / 'configs' / config))
     assert short.model.distiller.type == 'rtm_kd.FpnDistiller'

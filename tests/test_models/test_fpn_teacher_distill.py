@@ -118,7 +118,7 @@ def with_two_levels_of_the_student(cfg):
 
 
 @pytest.mark.parametrize('change', [with_trained_teacher_connector, with_two_levels_of_the_student])
-def test_gradients_of_the_teachers_side_are_not_lost(model_cfg, change):
+def test_trainable_connectors_of_the_teacher_get_gradients(model_cfg, change):
     change(model_cfg)
     torch.manual_seed(0)
     reference = MODELS.build(ConfigDict(model_cfg, reference=True)).train()
@@ -189,7 +189,7 @@ def test_the_teacher_gives_the_same_features_with_its_norms_folded(tmp_path):
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()), 'given model changed'
 
 
-def test_mmrazors_scope_key_carries_over(model_cfg):
+def test_the_scope_key_of_mmrazors_configs_works(model_cfg):
     """A config that spells its types without a prefix, under ``_scope_='rtm_kd'``."""
 
     def strip(value):
@@ -291,7 +291,7 @@ def test_predictions_are_the_students(model_cfg):
         dict(cfg_path=RTMDET_S, backbone=dict(deepen_factor=0.167)),
     ],
 )
-def test_forms_of_a_teacher(model_cfg, teacher):
+def test_a_teacher_may_be_a_name_a_path_or_a_dict_with_overrides(model_cfg, teacher):
     model_cfg.teacher = teacher
     assert MODELS.build(model_cfg).loss(*batch())['distill.loss_pkd_fpn0'] > 0
 
@@ -337,7 +337,7 @@ def faulty(model_cfg, **changes):
     return model_cfg
 
 
-def test_what_will_be_compared_is_in_the_log(model_cfg, monkeypatch):
+def test_the_log_lists_the_compared_modules(model_cfg, monkeypatch):
     said = []
     monkeypatch.setattr(fpn_teacher_distill, 'print_log', lambda line, **how: said.append(line))
     model_cfg.distiller.connectors.fpn1_s.act_cfg = dict(type='ReLU')
@@ -408,7 +408,7 @@ def test_what_will_be_compared_is_in_the_log(model_cfg, monkeypatch):
         (dict(distiller__type='mmrazor.ConfigurableDistiller'), 'rtm_kd.ConfigurableDistiller'),
     ],
 )
-def test_faults_of_the_config_are_named_before_any_image_is_read(model_cfg, changes, message):
+def test_config_errors_are_named_before_any_image_is_read(model_cfg, changes, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(faulty(model_cfg, **changes))
 
@@ -484,7 +484,9 @@ def test_mmdetections_checkpoint_teaches_as_in_mmdetection(model_cfg, tmp_path):
 
 
 @pytest.mark.parametrize('value, message', [(float('nan'), 'NaN or Inf'), (0.0, '0 everywhere')])
-def test_a_teacher_whose_features_say_nothing_is_refused(model_cfg, tmp_path, value, message):
+def test_a_teacher_whose_features_are_nan_or_constant_is_refused(
+    model_cfg, tmp_path, value, message
+):
     def dead(weights):
         weights['neck.out_layers.1.conv.weight'].fill_(value)
         return weights
@@ -499,7 +501,7 @@ def test_a_teacher_whose_features_say_nothing_is_refused(model_cfg, tmp_path, va
         model(*batch(), mode='loss')
 
 
-def test_a_published_file_whose_content_is_another_is_refused(model_cfg, tmp_path):
+def test_a_published_file_with_another_hash_is_refused(model_cfg, tmp_path):
     path = tmp_path / 'rtmdet_s_20221230_182329-0a8c901a.pth'
     torch.save(dict(state_dict=dict(weight=torch.ones(1))), path)
     with pytest.raises(ValueError, match=r'SHA-256 begins with \w+, its name says 0a8c901a'):
@@ -507,7 +509,7 @@ def test_a_published_file_whose_content_is_another_is_refused(model_cfg, tmp_pat
 
 
 @pytest.mark.parametrize('content', [b'not a checkpoint', b'', b'PK\x03\x04broken'])
-def test_a_file_that_is_no_checkpoint_is_refused(model_cfg, tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_refused(model_cfg, tmp_path, content):
     path = tmp_path / 'teacher.pth'
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r'teacher\.pth.*checkpoint'):

@@ -67,9 +67,7 @@ def recorded(cfg, side, source):
         (TINY, TINY, (96, 96)),
     ],
 )
-def test_channels_that_are_left_out_follow_from_the_two_models(
-    model_cfg, student, teacher, expected
-):
+def test_missing_channels_are_inferred_from_both_models(model_cfg, student, teacher, expected):
     model_cfg.architecture = student
     model_cfg.teacher = dict(cfg_path=teacher, backbone=SHALLOW, neck=SHALLOW)
     model = MODELS.build(model_cfg).train()
@@ -79,7 +77,7 @@ def test_channels_that_are_left_out_follow_from_the_two_models(
         assert all(parameter.grad is not None for parameter in connector.parameters())
 
 
-def test_a_distillation_without_typed_channels_is_that_with_them(model_cfg):
+def test_inferred_channels_give_the_same_model_as_typed_ones(model_cfg):
     torch.manual_seed(0)
     left_out = MODELS.build(model_cfg).train()
     typed_cfg = copy.deepcopy(model_cfg)
@@ -95,7 +93,7 @@ def test_a_distillation_without_typed_channels_is_that_with_them(model_cfg):
         assert torch.equal(loss, left_out.loss(inputs, copy.deepcopy(samples))[name]), name
 
 
-def test_some_channels_may_be_typed_and_a_list_of_connectors_is_filled_too(model_cfg):
+def test_missing_channels_are_inferred_beside_typed_ones_and_in_lists(model_cfg):
     connectors = model_cfg.distiller.connectors
     connectors.fpn0_s.in_channel = 96
     connectors.fpn1_s = [
@@ -112,7 +110,7 @@ def test_some_channels_may_be_typed_and_a_list_of_connectors_is_filled_too(model
     assert built.fpn2_s.conv_module.conv.weight.shape[:2] == (32, 96)
 
 
-def test_fitting_leaves_the_statistics_of_a_norm_as_they_were(model_cfg):
+def test_inferring_channels_leaves_norm_statistics_unchanged(model_cfg):
     for i in range(3):
         model_cfg.distiller.connectors[f'fpn{i}_s'].norm_cfg = dict(type='BN')
     connector = MODELS.build(model_cfg).distiller.connectors['fpn0_s']
@@ -157,13 +155,13 @@ def with_student_that_only_predicts(cfg):
         (with_two_stages, 'student has no module "neck.out_layers.0.conv"'),
     ],
 )
-def test_what_cant_be_compared_says_why(model_cfg, change, message):
+def test_features_that_cannot_be_compared_are_refused_with_the_reason(model_cfg, change, message):
     change(model_cfg)
     with pytest.raises(ValueError, match=message):
         MODELS.build(model_cfg)
 
 
-def test_a_recorder_in_the_head_has_both_heads_run(model_cfg):
+def test_a_recorder_in_the_head_makes_both_heads_run(model_cfg):
     """And the teacher's head is loaded, run and checked only then."""
     assert MODELS.build(model_cfg).teacher.bbox_head is None
     distiller = model_cfg.distiller
@@ -197,7 +195,7 @@ def test_four_levels_may_learn_from_four(model_cfg):
 
 
 @pytest.mark.skipif(_ext.__spec__.origin != mmcv_ext.__file__, reason='this mmcv trains them')
-def test_a_student_that_needs_a_compiled_operator_says_so(model_cfg):
+def test_a_student_that_needs_a_compiled_operator_is_refused(model_cfg):
     with_two_stages(model_cfg)
     for i in range(3):
         # Its finest level has stride 4, and the teacher's has 8.
@@ -212,7 +210,7 @@ def test_a_student_that_needs_a_compiled_operator_says_so(model_cfg):
 
 
 @pytest.mark.parametrize('student, warned', [(SMALL, True), (TINY, False)])
-def test_a_teacher_smaller_than_its_student_is_warned_of_once(
+def test_a_teacher_smaller_than_its_student_gives_one_warning(
     model_cfg, monkeypatch, student, warned
 ):
     said = []
@@ -228,7 +226,7 @@ def test_a_teacher_smaller_than_its_student_is_warned_of_once(
         assert 'teacher has 4.54 million' in message and 'student 8.26 million' in message
 
 
-def test_a_teacher_gets_the_pixels_that_it_was_trained_on(model_cfg):
+def test_a_teacher_gets_images_in_its_own_normalisation(model_cfg):
     """A student of YOLOv8 sees RGB from 0 to 1, RTMDet knows BGR around 0."""
     model_cfg.architecture = YOLOV8
     recorded(model_cfg, 'student', 'neck.out_layers.{}')
@@ -267,7 +265,7 @@ AS_IT_IS = ImgDataPreprocessor().eval()
 
 @pytest.mark.parametrize('source', [BGR, OTHER_BGR, RGB, TO_ONE, AS_IT_IS])
 @pytest.mark.parametrize('target', [BGR, OTHER_BGR, RGB, TO_ONE, AS_IT_IS])
-def test_the_pixels_of_one_preprocessor_become_those_of_another(source, target):
+def test_images_are_converted_between_preprocessors(source, target):
     images = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     seen, expected = (part(dict(inputs=list(images)))['inputs'] for part in (source, target))
     convert = pixel_conversion(source, target)
@@ -308,7 +306,7 @@ def test_mmdetections_models_teach_from_their_own_checkpoints(tmp_path):
         'ppyoloe/ppyoloe_plus_s_fast_8xb8-80e_coco.py',
     ],
 )
-def test_folding_a_teachers_norms_leaves_what_is_recorded_as_it_was(config):
+def test_folding_a_teachers_norms_leaves_recorded_outputs_unchanged(config):
     torch.manual_seed(0)
     teacher = build_detector(f'mmyolo::{config}', 'teacher')
     for module in teacher.modules():
@@ -329,7 +327,7 @@ def test_folding_a_teachers_norms_leaves_what_is_recorded_as_it_was(config):
     assert sum(conv.with_norm for conv in convs) == (3 if last else 0)
 
 
-def test_norms_that_a_distributed_run_made_are_folded_too():
+def test_syncbn_norms_are_folded_too():
     torch.manual_seed(0)
     teacher = nn.SyncBatchNorm.convert_sync_batchnorm(build_detector(TINY, 'teacher'))
     sources = {'fpn0': 'neck.out_layers.0.conv', 'block': 'backbone.stage2.1'}
@@ -355,14 +353,14 @@ def test_scale_by_multiplies_as_the_head_does(model_cfg, monkeypatch):
 
 
 @pytest.mark.parametrize('scale_by', ['batch_size', ('images',), 3])
-def test_scale_by_is_checked(model_cfg, scale_by):
+def test_an_invalid_scale_by_is_refused(model_cfg, scale_by):
     cfg = dict(model_cfg.distiller, scale_by=scale_by)
     cfg.pop('type')
     with pytest.raises(ValueError, match=r"scale_by.*\('batch_size', 'world_size'\)"):
         ConfigurableDistiller(**cfg)
 
 
-def test_a_layer_that_a_processor_cant_train_in_channels_last_stays_contiguous():
+def test_a_layer_that_cannot_train_in_channels_last_stays_contiguous():
     """A convolution of YOLOv6's first layer, on which oneDNN writes past its memory."""
     conv = nn.Conv2d(3, 16, 1, stride=2, bias=False)
     other = nn.Conv2d(16, 16, 3, padding=1)

@@ -46,7 +46,7 @@ def trained(config, options, work_dir, *hooks):
 
 
 @pytest.mark.parametrize('reference', [True, False])
-def test_losses_of_weight_zero_end_where_plain_training_ends(
+def test_losses_of_weight_zero_give_the_weights_of_plain_training(
     kd_config, options, tmp_path, reference
 ):
     plain_options = {

@@ -35,7 +35,7 @@ def test_attention_is_where_the_channels_respond():
     )
 
 
-def test_agreement_is_one_for_the_same_map_and_none_where_there_is_none():
+def test_agreement_is_one_for_equal_maps_and_none_without_a_map():
     attention = spatial_attention(torch.randn(2, 3, 4, 4))
     assert agreement(attention, attention * 2) == pytest.approx(1)
     assert agreement(attention, -attention) == pytest.approx(-1)
@@ -61,7 +61,7 @@ def test_levels_are_the_recorders_that_a_loss_compares():
 
 
 @pytest.mark.parametrize('padding', [dict(), dict(pad_param=np.array([16.0, 16.0, 0.0, 0.0]))])
-def test_padding_is_cut_off_on_whichever_side_it_is(padding):
+def test_padding_is_cut_off_on_every_side(padding):
     # A photograph of 40x80 pixels, at 0.8 of its size in an input of 64x64.
     top = 16 if padding else 0
     image = np.zeros((64, 64, 3), np.uint8)

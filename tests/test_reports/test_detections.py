@@ -43,7 +43,7 @@ def test_an_object_is_found_once_and_by_its_class():
     assert num_disagreements(found, truth) == (2, 2)
 
 
-def test_an_object_is_found_from_an_overlap_of_a_half_on():
+def test_an_overlap_of_one_half_or_more_is_a_match():
     truth = annotated((LEFT, 0, 0))
     for height, found in ((5, True), (4.9, False), (6, True)):
         detections = match(detected(([0, 0, 10, height], 0, 0.9)), truth)
@@ -55,14 +55,14 @@ def test_an_object_is_found_from_an_overlap_of_a_half_on():
         assert num_disagreements(found, crowd) == (0, counted)
 
 
-def test_of_boxes_that_cover_each_other_the_best_counts():
+def test_only_the_best_of_overlapping_boxes_counts():
     truth = annotated((LEFT, 1, 0))
     found = match(detected((LEFT, 0, 0.6), (LEFT, 1, 0.8), ([0, 0, 10, 9], 2, 0.5)), truth)
     assert found.labels.tolist() == [1]
     assert num_disagreements(found, truth) == (0, 0)
 
 
-def test_what_lies_in_a_crowd_does_not_count():
+def test_detections_inside_a_crowd_do_not_count():
     truth = annotated((LEFT, 0, 0), ([20, 0, 60, 40], 0, 1))
     found = match(detected((LEFT, 0, 0.9), ([25, 5, 30, 10], 0, 0.8)), truth)
     assert num_disagreements(found, truth) == (0, 0)
@@ -76,7 +76,7 @@ def test_the_threshold_is_where_f1_is_highest():
     assert num_disagreements(found.from_score(threshold), truth) == (0, 0)
 
 
-def test_images_without_objects_or_detections():
+def test_images_without_objects_or_detections_have_no_error():
     for truth in (annotated(), annotated((LEFT, 0, 0))):
         found = match(detected(), truth)
         assert num_disagreements(found, truth) == (len(truth.bboxes), 0)

@@ -14,5 +14,5 @@ from rtm_kd.reports.facts import _settings
         ('rtm_kd.CpuAmpOptimWrapper', True),
     ],
 )
-def test_every_mixed_precision_wrapper_counts(kind, mixed):
+def test_every_mixed_precision_wrapper_is_reported_as_such(kind, mixed):
     assert _settings(Config(dict(optim_wrapper=dict(type=kind))))['mixed precision'] is mixed

@@ -85,7 +85,7 @@ def test_reads_losses_metrics_marks_and_environment(write):
     assert run.last_logged == '2026/01/02 04:05:06'
 
 
-def test_of_what_two_starts_logged_of_the_same_iterations_the_later_holds(write):
+def test_iterations_logged_twice_are_read_from_the_later_start(write):
     write([trained(5), trained(10), evaluated(1, 0.1), trained(15), trained(20), evaluated(2, 0.2)])
     # It went on from the checkpoint of the first epoch, with another interval of logging.
     later = [trained(14, loss=9.0), trained(18, loss=8.0), evaluated(2, 0.3)]
@@ -97,7 +97,7 @@ def test_of_what_two_starts_logged_of_the_same_iterations_the_later_holds(write)
 
 
 @pytest.mark.parametrize('log', [True, False])
-def test_died_in_its_first_epoch_with_half_a_line(write, log):
+def test_a_log_that_ends_in_the_first_epoch_with_half_a_line_is_read(write, log):
     run = WorkDir(write([trained(2), trained(4)], log=log, end='\n{"loss": 1.0, "ste'))
     assert len(run.curve('loss')) == 2
     assert run.metric() is None and not run.finished
@@ -114,7 +114,7 @@ def test_nan_and_inf_are_gaps_and_are_reported(write):
     assert run.fault() == 'NaN or Inf, first at epoch 1: loss'
 
 
-def test_is_finished_although_the_last_iterations_are_not_logged(write):
+def test_a_run_is_finished_although_the_last_iterations_are_not_logged(write):
     assert WorkDir(write([trained(32), trained(36)])).finished
     assert not WorkDir(write([trained(30), trained(35)], time='20260102_040000')).finished
 
@@ -131,7 +131,7 @@ def test_curves_do_not_need_the_config(write):
     assert run.cfg is None and run.marks == [] and run.curve('loss') == [(0.5, 1.0)]
 
 
-def test_the_newest_checkpoint_that_can_be_read(write, root):
+def test_the_newest_readable_checkpoint_is_used(write, root):
     run = WorkDir(write([trained(5)]))
     for epoch in (1, 2):
         torch.save(dict(state_dict=dict(weight=torch.zeros(epoch))), root / f'epoch_{epoch}.pth')
@@ -143,7 +143,7 @@ def test_the_newest_checkpoint_that_can_be_read(write, root):
     assert path == root / 'epoch_1.pth' and len(content['state_dict']['weight']) == 1
 
 
-def test_knows_its_teacher(write, root):
+def test_the_teacher_is_read_from_the_config(write, root):
     teacher = WorkDir(write([trained(5)], config='model = dict()'))
     config = CONFIG.replace('teacher=dict()', f"teacher=dict(), teacher_ckpt='{root}/epoch_9.pth'")
     student = WorkDir(write([trained(5)], time='20260102_040000', config=config))
@@ -151,7 +151,7 @@ def test_knows_its_teacher(write, root):
     assert not student.taught(teacher) and not teacher.distils
 
 
-def test_names_what_is_not_the_work_dir_of_a_training(write, root):
+def test_a_folder_that_is_not_a_work_dir_is_named(write, root):
     with pytest.raises(ValueError, match=f'there is no work dir {root}'):
         WorkDir(str(root))
     write([])

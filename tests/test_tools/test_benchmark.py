@@ -24,7 +24,7 @@ def report(tmp_path_factory):
     )
 
 
-def test_says_where_a_step_spends_its_time(report):
+def test_reports_where_a_step_spends_its_time(report):
     results = report['results']
     runs_teacher = {name for name, result in results.items() if result['parts']['teacher'] > 0}
     # MMRazor's teacher runs on after its hook has stopped the distillation.
@@ -80,7 +80,7 @@ def test_the_tool_prints_a_table_and_writes_the_figures(tmp_path, monkeypatch):
     assert set(results) == {'plain', 'rtm_kd'}
 
 
-def test_the_fast_paths_are_held_against_the_reference(distilled, options):
+def test_the_fast_paths_are_compared_with_the_reference(distilled, options):
     options.update(train_batch_size_per_gpu=1)
     arguments = ['--error', distilled / 'epoch_1.pth', '--cfg-options', *as_arguments(options)]
     printed = run_tool('benchmark.py', helpers.KD_CONFIG, *arguments)

@@ -30,7 +30,7 @@ def teacher_ckpt(data_root, tmp_path_factory):
     return str(path)
 
 
-def test_data_teacher_step_and_time_of_a_run(
+def test_reports_data_teacher_step_and_hours_of_a_run(
     kd_config, options, teacher_ckpt, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -55,7 +55,7 @@ def test_data_teacher_step_and_time_of_a_run(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_steps_are_those_of_a_run_with_mixed_precision(kd_config, options, monkeypatch, capsys):
+def test_amp_times_steps_in_mixed_precision(kd_config, options, monkeypatch, capsys):
     seen = []
     step = CpuAmpOptimWrapper.update_params
     monkeypatch.setattr(
@@ -88,7 +88,7 @@ def test_a_class_without_boxes_a_random_teacher_and_another_pipeline_are_pointed
 
 
 @pytest.mark.parametrize('resized', [True, False])
-def test_the_caches_of_whole_photographs_are_counted(
+def test_the_memory_estimate_counts_cached_images(
     kd_config, options, data_root, tmp_path, resized, capsys
 ):
     images = tmp_path / 'images'
@@ -111,7 +111,7 @@ def test_the_caches_of_whole_photographs_are_counted(
     assert 'the caches of mosaic and mixup' in capsys.readouterr().out
 
 
-def test_background_is_counted_if_it_is_trained_on(kd_config, options, data_root):
+def test_images_without_boxes_are_counted_if_they_are_trained_on(kd_config, options, data_root):
     content = json.loads((data_root / 'annotations/train.json').read_text())
     content['annotations'] = content['annotations'][:8]
     (data_root / 'annotations/background.json').write_text(json.dumps(content))
@@ -122,7 +122,7 @@ def test_background_is_counted_if_it_is_trained_on(kd_config, options, data_root
 
 
 @pytest.mark.parametrize('size', [[100, 100], [64, 100]])
-def test_a_size_that_the_levels_do_not_fit_is_refused(kd_config, options, size):
+def test_an_image_size_that_the_strides_do_not_divide_is_refused(kd_config, options, size):
     options['img_scale'] = size
     message = f'images of {size[0]}x100 pixels.*multiples of 32.*img_scale'
     with pytest.raises(ValueError, match=message):
@@ -149,12 +149,14 @@ def test_a_teacher_of_other_classes_is_not_tested(
         (5, {'teacher_ckpt': 'nowhere.pth'}, 'no checkpoint file nowhere.pth'),
     ],
 )
-def test_what_would_stop_the_run_is_one_sentence(kd_config, options, images, changes, message):
+def test_errors_that_would_stop_the_run_are_one_sentence(
+    kd_config, options, images, changes, message
+):
     with pytest.raises(ValueError, match=message):
         check(kd_config, images=images, cfg_options={**options, **changes})
 
 
-def test_the_effective_share_of_images():
+def test_the_effective_share_of_images_is_computed():
     torch.manual_seed(0)
     maps = torch.randn(8, 4, 6, 6) + 5
     assert effective_share_of_images(maps) > 0.95
@@ -164,7 +166,7 @@ def test_the_effective_share_of_images():
 
 
 @pytest.mark.parametrize('largest, warned', [(1, []), (1000, ['fpn2'])])
-def test_a_level_that_varies_in_few_images_is_warned_of(
+def test_a_level_whose_variance_comes_from_few_images_gives_a_warning(
     kd_config, options, teacher_ckpt, monkeypatch, capsys, largest, warned
 ):
     options.update(teacher_ckpt=teacher_ckpt, teacher=dict(cfg_path=TEACHER, num_classes=2))
@@ -184,7 +186,7 @@ def test_a_level_that_varies_in_few_images_is_warned_of(
 
 
 @pytest.mark.parametrize('hook', [None, dict(type='mmrazor.StopDistillHook', stop_epoch=2)])
-def test_the_hours_of_a_run_without_our_detach_hook(kd_config, options, tmp_path, hook):
+def test_hours_are_estimated_without_our_detach_hook_too(kd_config, options, tmp_path, hook):
     kept = [] if hook is None else [hook]
     config = tmp_path / 'kd.py'
     config.write_text(

@@ -98,14 +98,14 @@ def again(compared, kd_config, folder=None, **changes):
         ([0.1, 0.2, 0.3, 0.4, 0.5], [0.09, 0.15, 0.28, 0.33, 0.41]),
     ],
 )
-def test_the_interval_is_that_of_the_paired_t_test(plain, distilled):
+def test_the_interval_equals_scipys_paired_t_test(plain, distilled):
     difference = paired_difference(plain, distilled)
     interval = ttest_rel(distilled, plain).confidence_interval(0.95)
     assert difference.mean == pytest.approx(np.mean(distilled) - np.mean(plain))
     assert (difference.low, difference.high) == pytest.approx(interval)
 
 
-def test_the_interval_of_known_values():
+def test_the_interval_matches_tabulated_values():
     difference = paired_difference([0, 0, 0], [1, 2, 3])
     # Mean 2, standard deviation 1, t of two degrees of freedom 4.302653.
     half = 4.302653 / 3**0.5
@@ -128,7 +128,7 @@ def test_a_verdict_needs_an_interval_on_one_side_of_zero(distilled, verdict):
     assert paired_difference([0.4] * len(distilled), distilled).verdict == verdict
 
 
-def test_what_is_no_pair_is_refused():
+def test_an_incomplete_pair_is_refused():
     with pytest.raises(ValueError, match='cannot pair 2 values with 1'):
         paired_difference([0.1, 0.2], [0.1])
 
@@ -141,7 +141,7 @@ def configs(kd_config, options):
     return paired_configs(load_config(kd_config, options))
 
 
-def test_both_sides_differ_in_the_distillation_alone(configs, plain_config, options):
+def test_both_sides_differ_only_in_the_distillation(configs, plain_config, options):
     plain, distilled = configs['plain'], configs['distilled']
     for key in distilled:
         if key not in ('model', 'custom_hooks'):
@@ -209,7 +209,7 @@ def test_both_sides_begin_with_the_same_student_and_see_the_same_images(
         (lambda cfg: cfg.custom_hooks.append(dict(type='EarlyStoppingHook')), 'EarlyStoppingHook'),
     ],
 )
-def test_what_can_not_be_compared_is_refused(kd_config, options, change, message):
+def test_a_config_that_cannot_be_compared_is_refused(kd_config, options, change, message):
     cfg = load_config(kd_config, options)
     change(cfg)
     with pytest.raises(ValueError, match=message):
@@ -219,7 +219,7 @@ def test_what_can_not_be_compared_is_refused(kd_config, options, change, message
 # ----------------------------------------------------------------- evaluation
 
 
-def test_average_precision_is_exact_and_none_where_there_is_nothing(tmp_path):
+def test_average_precision_is_exact_and_none_without_boxes(tmp_path):
     box = [0.0, 0.0, 20.0, 20.0]
     annotated = dict(
         images=[dict(id=i, width=64, height=64) for i in (0, 1)],
@@ -269,7 +269,9 @@ def test_the_teacher_is_evaluated_on_the_students_images(teacher, tmp_path):
     assert [*result['metrics']['bbox']['classes']] == ['disc', 'square']
 
 
-def test_a_teacher_of_other_classes_is_not_measured_and_it_says_why(teacher, configs, tmp_path):
+def test_a_teacher_of_other_classes_is_not_measured_and_the_reason_is_given(
+    teacher, configs, tmp_path
+):
     cfg, path = teacher
     content = torch.load(path)
     head = 'bbox_head.head_module.rtm_cls.0.'
@@ -289,7 +291,7 @@ def test_a_teacher_of_other_classes_is_not_measured_and_it_says_why(teacher, con
 # ----------------------------------------------------------------- the whole
 
 
-def test_ctrl_c_saves_and_leaves_nothing_running(compared):
+def test_ctrl_c_saves_a_checkpoint_and_leaves_no_process_running(compared):
     stopped = compared['stopped']
     assert stopped['status'] == 130
     assert 'the same command continues' in stopped['error'] and 'Traceback' not in stopped['error']
@@ -298,7 +300,7 @@ def test_ctrl_c_saves_and_leaves_nothing_running(compared):
     assert 'comparison.json' not in stopped['files']
 
 
-def test_goes_on_where_it_stopped_and_says_so(compared):
+def test_resumes_where_it_stopped_and_reports_it(compared):
     runs = {side: read_run(compared['folder'] / 'seed_0' / side, 'val') for side in SIDES}
     assert len(runs['distilled'].resumed) == 1 and runs['plain'].resumed == []
     assert [*runs['distilled'].epochs] == [*runs['plain'].epochs] == [*range(1, EPOCHS + 1)]
@@ -307,7 +309,7 @@ def test_goes_on_where_it_stopped_and_says_so(compared):
     assert f'distilled: interrupted and resumed after iteration {after}' in notes
 
 
-def test_a_run_is_compared_by_its_last_epoch_as_training_saw_it(compared):
+def test_runs_are_compared_by_the_evaluation_of_their_last_epoch(compared):
     folder, summary = compared['folder'], compared['summary']
     for side in SIDES:
         run = read_run(folder / 'seed_0' / side, 'val')
@@ -341,7 +343,7 @@ def test_shows_the_run_the_epoch_and_the_time_left(compared):
     assert sum('done, bbox mAP' in line for line in lines) == 2
 
 
-def test_the_report_is_there_in_three_forms(compared):
+def test_the_report_is_written_in_three_formats(compared):
     folder = compared['folder']
     written = json.loads((folder / 'comparison.json').read_text())
     # JSON has no tuples.
@@ -351,7 +353,7 @@ def test_the_report_is_there_in_three_forms(compared):
     assert sentence in (folder / 'comparison.html').read_text()
 
 
-def test_what_is_finished_is_not_run_again(compared, kd_config, monkeypatch):
+def test_finished_runs_are_not_repeated(compared, kd_config, monkeypatch):
     monkeypatch.setattr(compare_module, '_RUN', 'no_such_module')
     assert again(compared, kd_config) == compared['summary']
 
@@ -369,14 +371,14 @@ def test_what_is_finished_is_not_run_again(compared, kd_config, monkeypatch):
         (dict(cfg_options=dict(data_root='nowhere/')), 'nowhere/annotations'),
     ],
 )
-def test_a_comparison_of_something_else_is_refused(compared, kd_config, changes, message):
+def test_a_work_dir_of_another_comparison_is_refused(compared, kd_config, changes, message):
     before = (compared['folder'] / 'comparison.json').read_bytes()
     with pytest.raises(ValueError, match=message):
         again(compared, kd_config, **changes)
     assert (compared['folder'] / 'comparison.json').read_bytes() == before
 
 
-def test_an_annotation_file_that_changed_is_noticed(compared, kd_config, data_root, tmp_path):
+def test_a_changed_annotation_file_is_refused(compared, kd_config, data_root, tmp_path):
     shutil.copytree(compared['folder'], tmp_path / 'copy')
     plan = json.loads((tmp_path / 'copy/plan.json').read_text())
     name = next(name for name in plan if 'train annotations' in name)
@@ -386,7 +388,7 @@ def test_an_annotation_file_that_changed_is_noticed(compared, kd_config, data_ro
         again(compared, kd_config, tmp_path / 'copy')
 
 
-def test_a_detectors_config_is_no_distillation(plain_config, options, tmp_path):
+def test_a_plain_detectors_config_is_refused(plain_config, options, tmp_path):
     options.pop('teacher_ckpt')
     with pytest.raises(ValueError, match=r'does not distil.*kd_student_teacher'):
         compare(plain_config, work_dir=str(tmp_path / 'run'), cfg_options=options)
@@ -399,7 +401,7 @@ def test_runs_of_unknown_origin_are_refused(kd_config, options, tmp_path):
         compare(kd_config, work_dir=str(tmp_path), cfg_options=options)
 
 
-def test_two_at_once_in_one_folder_are_refused(compared, kd_config):
+def test_a_second_comparison_in_the_same_folder_is_refused(compared, kd_config):
     lock = locked(compared['folder'], '', inherited=True)
     with lock, pytest.raises(ValueError, match='another comparison is at'):
         again(compared, kd_config)
@@ -413,7 +415,7 @@ def test_a_run_that_fails_is_named_with_its_log(kd_config, options, tmp_path, mo
     assert log == str(tmp_path / 'seed_0/distilled/run.log') and os.path.getsize(log) > 0
 
 
-def test_sides_that_did_not_begin_alike_are_refused(compared, kd_config, tmp_path):
+def test_sides_that_started_from_different_weights_are_refused(compared, kd_config, tmp_path):
     shutil.copytree(compared['folder'], tmp_path / 'copy')
     records = tmp_path / 'copy/seed_0/plain/records.jsonl'
     student = read_run(records.parent, 'val').student
@@ -432,7 +434,7 @@ def test_restart_removes_the_runs(compared, kd_config, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['teacher', 'seed_1'])
-def test_restart_removes_nothing_that_is_not_of_a_comparison(kd_config, tmp_path, options, name):
+def test_restart_removes_no_other_files(kd_config, tmp_path, options, name):
     mine = tmp_path / name / 'epoch_300.pth'
     mine.parent.mkdir()
     mine.touch()
@@ -441,7 +443,7 @@ def test_restart_removes_nothing_that_is_not_of_a_comparison(kd_config, tmp_path
     assert mine.exists()
 
 
-def test_restart_leaves_folders_of_other_names(compared, kd_config, tmp_path, monkeypatch):
+def test_restart_leaves_other_folders_alone(compared, kd_config, tmp_path, monkeypatch):
     shutil.copytree(compared['folder'], tmp_path / 'copy')
     (tmp_path / 'copy/seed_bank').mkdir()
     monkeypatch.setattr(compare_module, '_RUN', 'no_such_module')
@@ -523,7 +525,7 @@ def test_the_verdict_is_one_sentence(distilled, sentence):
         (dict(resumed=[4]), 'Seed 1, distilled: interrupted and resumed after iteration 4'),
     ],
 )
-def test_what_speaks_against_the_figures_is_said(arguments, note):
+def test_doubts_about_the_figures_are_reported(arguments, note):
     notes = ' '.join(summary_of([0.4, 0.4], [0.41, 0.42], **arguments).notes)
     assert re.search(note, notes)
 
@@ -535,11 +537,11 @@ def test_a_teacher_within_the_spread_of_the_plain_runs_is_pointed_out():
 
 
 @pytest.mark.parametrize('teacher', [0.5, 0.39])
-def test_after_a_gain_a_teacher_and_equal_images_need_no_word(teacher):
+def test_a_clear_gain_gives_no_caveat(teacher):
     assert summary_of([0.4, 0.4], [0.45, 0.451], teacher=teacher).notes == []
 
 
-def test_two_sides_that_have_learned_nothing_say_nothing_of_distillation():
+def test_no_verdict_is_given_if_neither_side_has_learned_anything():
     assert 'Neither side has learned' in summary_of([0.001] * 2, [0.002] * 2).notes[0]
 
 
@@ -586,7 +588,7 @@ class _Page(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize('seeds', [1, 3])
-def test_the_page_is_whole_and_needs_nothing_but_itself(seeds):
+def test_the_page_is_well_formed_and_self_contained(seeds):
     text = html_page(summary_of([0.40, 0.42, 0.39][:seeds], [0.45, 0.45, 0.46][:seeds], 0.5))
     page = _Page()
     page.feed(text)

@@ -84,7 +84,7 @@ def test_one_command_trains_a_teacher_and_a_student(run):
         assert any('distill.loss_pkd_fpn0' in step for step in steps) == (name == STUDENT)
 
 
-def test_what_it_leaves_is_a_plain_detector_and_the_command_to_test_it(run, monkeypatch):
+def test_the_result_is_a_plain_detector_and_the_command_to_test_it(run, monkeypatch):
     folder, said = run
     monkeypatch.chdir(folder)
     command = shlex.split(said.splitlines()[-1].removeprefix('to test it: '))
@@ -115,7 +115,7 @@ def test_a_rerun_trains_only_what_is_missing(run, here, capsys):
 
 
 @pytest.mark.parametrize('student, said', [(0.31, True), (0.29, False)])
-def test_a_teacher_that_is_no_better_than_its_student_is_pointed_out(
+def test_a_teacher_no_better_than_its_student_gives_a_warning(
     here, unchecked, data_root, monkeypatch, capsys, student, said
 ):
     scores = dict(teacher=0.3, student=student)
@@ -128,7 +128,7 @@ def test_a_teacher_that_is_no_better_than_its_student_is_pointed_out(
     assert ('tools/compare.py configs/n/kd_tiny_rtmdet_s_n.py' in printed) == said
 
 
-def test_a_written_config_is_yours_and_not_written_over(here, unchecked, data_root):
+def test_an_existing_config_is_not_overwritten(here, unchecked, data_root):
     paths = dry(data_root, name='mine', train_teacher=True).configs
     mine = paths.teacher.read_text().replace('max_epochs = 4', 'max_epochs = 7')
     paths.teacher.write_text(mine)
@@ -159,7 +159,7 @@ def test_a_teacher_from_scratch_is_trained_for_longer(
     assert cfg.num_epochs_stage2 == student // 10
 
 
-def test_a_run_of_another_config_is_not_gone_on_with(here, unchecked, data_root):
+def test_a_run_of_another_config_is_not_resumed(here, unchecked, data_root):
     (here / 'work_dirs/rtmdet_s_mine').mkdir(parents=True)
     torch.save({}, here / 'work_dirs/rtmdet_s_mine/epoch_1.pth')
     with pytest.raises(ValueError, match='holds a run of another config'):
@@ -175,7 +175,9 @@ def cached_steps(pipeline):
 
 
 @pytest.mark.parametrize('student, teacher', [('tiny', 'x'), ('x', 'tiny'), ('s', 's'), ('m', 'l')])
-def test_configs_of_any_pair_say_what_was_asked(here, unchecked, data_root, student, teacher):
+def test_configs_of_every_pair_have_the_requested_values(
+    here, unchecked, data_root, student, teacher
+):
     sizes = dict(student=student, teacher=teacher)
     paths = dry(data_root, **sizes, teacher_ckpt='random', epochs=20, name='n').configs
     cfg = load_config(str(paths.distillation))
@@ -217,7 +219,7 @@ def test_only_values_at_the_top_differ_from_the_hand_written_configs(here, unche
         assert comments[0] == comments[1]
 
 
-def test_a_value_takes_the_place_of_another_and_nothing_else_changes(tmp_path):
+def test_a_value_is_replaced_and_nothing_else_changes(tmp_path):
     template = tmp_path / 'template.py'
     template.write_text(
         "# Old\n# title.\n_base_ = './a.py'\n\nnames = (\n    'a',\n)  # why\nn = 3\n"
@@ -250,9 +252,7 @@ def test_the_defaults_fit_the_number_of_images():
     assert (one.num_epochs_stage2, one.val_interval) == (0, 1)
 
 
-def test_a_teacher_of_coco_is_the_published_one_and_said_to_be_that(
-    here, unchecked, data_root, capsys
-):
+def test_teacher_ckpt_coco_is_the_published_checkpoint(here, unchecked, data_root, capsys):
     paths = dry(data_root, teacher_ckpt='coco', student_ckpt='coco', name='n').configs
     cfg = load_config(str(paths.distillation))
     assert cfg.model.teacher_ckpt.endswith('-0a8c901a.pth')
@@ -265,7 +265,7 @@ def test_a_teacher_of_coco_is_the_published_one_and_said_to_be_that(
     assert 'trained on COCO and not on your data' in capsys.readouterr().out
 
 
-def test_weights_to_start_from_reach_the_student(run, here, unchecked, data_root):
+def test_student_ckpt_reaches_the_student(run, here, unchecked, data_root):
     best = run[0] / 'work_dirs' / STUDENT / 'best.pth'
     weights = read_checkpoint(str(best))['state_dict']
     # Of other classes: the layers that tell them apart are not taken over.
@@ -300,7 +300,7 @@ def test_weights_to_start_from_reach_the_student(run, here, unchecked, data_root
         (dict(train_teacher=True, classes=['disc', 'disc']), "two classes of one name: 'disc'"),
     ],
 )
-def test_what_is_refused_leaves_no_config_behind(run, here, data_root, options, message):
+def test_a_refused_command_leaves_no_config_behind(run, here, data_root, options, message):
     for file, name in (('teacher.pth', TEACHER), ('student.pth', STUDENT)):
         shutil.copy(run[0] / 'work_dirs' / name / 'best.pth', here / file)
     with pytest.raises(ValueError, match=message) as refused:
@@ -309,7 +309,7 @@ def test_what_is_refused_leaves_no_config_behind(run, here, data_root, options, 
     assert not (here / 'configs').exists() and not (here / 'work_dirs').exists()
 
 
-def test_a_folder_for_configs_may_have_any_name(here, unchecked, data_root):
+def test_the_config_folder_may_have_any_name(here, unchecked, data_root):
     folder = '"it\'s" \\ {{ fileBasename }}'
     paths = dry(data_root, teacher_ckpt='random', config_out=folder, name='n').configs
     model = load_config(str(paths.distillation)).model
@@ -318,7 +318,7 @@ def test_a_folder_for_configs_may_have_any_name(here, unchecked, data_root):
 
 
 @pytest.mark.parametrize('option', ['config_out', 'work_dir'])
-def test_a_folder_that_can_not_be_written_is_found_before_anything_is_built(
+def test_an_unwritable_folder_is_found_before_any_model_is_built(
     here, data_root, monkeypatch, option
 ):
     (here / 'locked').mkdir()
@@ -328,7 +328,7 @@ def test_a_folder_that_can_not_be_written_is_found_before_anything_is_built(
         dry(data_root, train_teacher=True, **{option: 'locked/new'})
 
 
-def test_a_dry_run_says_no_more_than_the_user_needs(here, data_root, capfd):
+def test_a_dry_run_prints_only_what_the_user_needs(here, data_root, capfd):
     dry(data_root, train_teacher=True, amp=True, name='n')
     said = capfd.readouterr()
     lines = (said.out + said.err).splitlines()
@@ -352,7 +352,7 @@ def test_a_teacher_of_other_classes_is_pointed_out(run, here, unchecked, data_ro
 @pytest.mark.parametrize(
     'metainfo', [['cat'], dict(classes=[1, 2]), dict(classes=[['cat']]), dict(classes=3)]
 )
-def test_of_a_teacher_whose_classes_are_no_names_nothing_is_said(
+def test_a_teacher_whose_class_names_are_not_strings_gives_no_warning(
     run, here, unchecked, data_root, capsys, metainfo
 ):
     teacher = read_checkpoint(str(run[0] / 'work_dirs' / TEACHER / 'best.pth'))
@@ -362,7 +362,7 @@ def test_of_a_teacher_whose_classes_are_no_names_nothing_is_said(
     assert 'other classes' not in capsys.readouterr().out
 
 
-def test_a_batch_of_more_images_than_there_are_is_refused(plain_config, options, tmp_path):
+def test_a_batch_larger_than_the_dataset_is_refused(plain_config, options, tmp_path):
     options.pop('teacher_ckpt')
     options['train_batch_size_per_gpu'] = 13
     with pytest.raises(ValueError, match='a batch has 13 images, and there are 12'):

@@ -119,7 +119,7 @@ def train_a_leg(rank, watch, config, options, work_dir, asked_at, expected):
     assert seen.iterations == expected
 
 
-def test_three_processes_in_bfloat16_are_terminated_and_go_on(kd_config, short, watch, tmp_path):
+def test_three_processes_in_bfloat16_are_terminated_and_resume(kd_config, short, watch, tmp_path):
     # Three iterations an epoch, the detach after the second one.
     short.update(
         {
@@ -217,7 +217,7 @@ def test_processes_end_with_their_launcher(tmp_path):
         assert launcher.communicate(timeout=60)[0] == ''
 
 
-def test_what_a_user_can_mend_is_said_once_and_the_status_is_kept(kd_config, tmp_path):
+def test_a_user_error_is_reported_once_and_its_exit_status_is_kept(kd_config, tmp_path):
     options = '--cfg-options', 'teacher_ckpt=missing.pth'
     with launch('dist_train.sh', kd_config, 2, '--work-dir', tmp_path, *options) as refused:
         output = refused.communicate(timeout=100)[0]
@@ -239,7 +239,7 @@ def test_a_port_that_is_in_use_is_named(kd_config):
 
 
 @pytest.mark.parametrize('number', ['0', '-1', 'two', '1.5'])
-def test_a_number_of_processes_that_can_not_be_is_named(kd_config, number):
+def test_an_impossible_number_of_processes_is_named(kd_config, number):
     with launch('dist_train.sh', kd_config, number) as refused:
         output = refused.communicate(timeout=100)[0]
     assert refused.returncode == 2, output[-3000:]

@@ -204,7 +204,7 @@ def test_finds_the_boxes_that_pytorch_finds(exported, pytorch, photos, format, c
         check_same(expected, run(path, *prepared(pytorch(config), photo)))
 
 
-def test_what_is_found_depends_on_the_colours_and_the_mean(exported, pytorch, photos):
+def test_detections_depend_on_colour_order_and_mean(exported, pytorch, photos):
     """Or the files could leave either out, and nobody would notice."""
     path = exported('onnx', with_nms=True)
     for photo in photos:
@@ -232,7 +232,7 @@ def test_a_batch_of_any_size_is_as_its_images_alone(exported, pytorch, photos, f
 
 
 @pytest.mark.parametrize('format', ['onnx', 'torchscript'])
-def test_without_nms_the_boxes_and_scores_of_all_priors_come_out(exported, pytorch, photos, format):
+def test_without_nms_boxes_and_scores_of_all_priors_are_returned(exported, pytorch, photos, format):
     images, _, _ = prepared(pytorch(), photos[2])  # it has the size of the input
     boxes, scores = run(exported(format), images)
     priors = 12 * 8 + 6 * 4 + 3 * 2
@@ -245,7 +245,7 @@ def test_without_nms_the_boxes_and_scores_of_all_priors_come_out(exported, pytor
 
 
 @pytest.mark.parametrize('format', ['onnx', 'torchscript'])
-def test_half_is_half_as_large_and_close(exported, pytorch, photos, format):
+def test_a_half_precision_file_is_half_as_large_and_close(exported, pytorch, photos, format):
     path, half = exported(format), exported(format, half=True)
     assert half.stat().st_size < 0.55 * path.stat().st_size
     images, _, _ = prepared(pytorch(), photos[0])
@@ -273,7 +273,7 @@ def about(path):
 
 
 @pytest.mark.parametrize('format', ['pth', 'onnx', 'torchscript'])
-def test_a_file_says_what_it_is(exported, format):
+def test_the_metadata_describe_the_file(exported, format):
     path = exported(format)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert re.fullmatch(rf'padded-{digest[:8]}\.(pth|onnx|pt)', path.name)
@@ -287,7 +287,7 @@ def test_a_file_says_what_it_is(exported, format):
     assert facts['precision'] == 'float32'
 
 
-def test_a_licence_of_ones_own_and_the_nms(folder, exported):
+def test_the_metadata_have_the_given_licence_and_the_nms(folder, exported):
     facts = about(exported('onnx', 'letterbox', with_nms=True))
     assert facts['nms']['iou_threshold'] == 0.65
     assert facts['centering'] == [0.5, 0.5]
@@ -321,7 +321,9 @@ def test_holds_the_averaged_weights_of_a_distillation_and_no_path(folder, export
     [('onnx', 'torch mmcv mmdet mmyolo mmengine rtm_kd onnx cv2'),
      ('torchscript', 'torchvision mmcv mmdet mmyolo mmengine rtm_kd cv2')],
 )  # fmt: skip
-def test_the_examples_need_nothing_of_ours(exported, pytorch, photos, tmp_path, format, forbidden):
+def test_the_examples_run_without_our_packages(
+    exported, pytorch, photos, tmp_path, format, forbidden
+):
     with Image.open(photos[0]) as photo:
         photo.resize((96, 64)).save(tmp_path / 'photo.jpg', format='PNG')
     program = (
@@ -356,7 +358,7 @@ def test_the_benchmark_times_every_format(folder):
     assert [line.split(':')[0] for line in lines] == list(names)
 
 
-def test_a_prior_that_is_hardly_an_object_has_no_score():
+def test_a_prior_of_low_objectness_has_no_score():
     """MMYOLO passes over it before it looks at the classes."""
     torch.manual_seed(0)
     model = build_detector('mmyolo::yolov5/yolov5_n-v61_syncbn_fast_8xb16-300e_coco.py', 'model')
@@ -528,7 +530,7 @@ def test_another_models_checkpoint_is_refused(folder, distilled, tmp_path):
     refused('another model', str(folder / 'padded.py'), str(tmp_path / 'classifier.pth'), 'onnx')
 
 
-def test_what_a_format_can_not_hold_is_refused(folder, tmp_path, monkeypatch):
+def test_options_that_a_format_does_not_support_are_refused(folder, tmp_path, monkeypatch):
     config, checkpoint = str(folder / 'padded.py'), str(folder / 'kd.pth')
     refused('holds weights and no computation', config, checkpoint, 'pth', with_nms=True)
     soft = {'model.test_cfg.nms': dict(type='soft_nms', iou_threshold=0.6)}
@@ -545,18 +547,18 @@ def test_a_head_with_masks_is_refused(tmp_path):
         DetectionNetwork(model.student)
 
 
-def test_a_folder_that_can_not_be_written_is_found_before_the_work(folder, tmp_path):
+def test_an_unwritable_folder_is_found_before_the_export(folder, tmp_path):
     (tmp_path / 'file').touch()
     for out in (tmp_path / 'file', tmp_path / 'file/below'):
         refused('--out-path', 'no config', str(folder / 'kd.pth'), 'pth', out_path=str(out))
 
 
-def test_a_missing_onnx_is_said_with_its_remedy(folder, monkeypatch):
+def test_a_missing_onnx_is_reported_with_the_remedy(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnx', None)
     refused('pip install', str(folder / 'padded.py'), str(folder / 'kd.pth'), 'onnx')
 
 
-def test_half_where_torch_has_none_is_refused(folder, monkeypatch):
+def test_half_is_refused_if_torch_does_not_support_it(folder, monkeypatch):
     def trace(*_, **__):
         raise RuntimeError('"slow_conv2d_cpu" not implemented for \'Half\'')
 
@@ -574,7 +576,7 @@ def test_convolutions_that_levels_share_are_written_once(exported):
     assert all(torch.equal(value.half(), half[name].half()) for name, value in whole.items())
 
 
-def test_weights_out_of_the_range_of_half_are_refused(folder, tmp_path):
+def test_weights_outside_the_range_of_float16_are_refused(folder, tmp_path):
     content = torch.load(folder / 'kd.pth', weights_only=False)
     content['state_dict']['architecture.backbone.stem.0.conv.weight'] *= 1e9
     torch.save(content, tmp_path / 'huge.pth')
@@ -593,7 +595,7 @@ def test_an_interrupted_export_leaves_nothing(folder, tmp_path, monkeypatch):
     assert not list((tmp_path / 'out').iterdir())
 
 
-def test_the_tool_takes_the_config_of_the_distillation(folder, data_root, tmp_path):
+def test_the_tool_accepts_the_config_of_the_distillation(folder, data_root, tmp_path):
     options = [f'data_root={data_root}/', f'class_names={list(CLASSES)}'.replace(' ', '')]
     printed = run_tool(
         'export.py', KD_CONFIG, folder / 'kd.pth', '--format', 'pth', '--out-path', tmp_path,

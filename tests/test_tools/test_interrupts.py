@@ -40,21 +40,21 @@ def files(folder):
 
 
 @pytest.mark.parametrize('name', ['train.py', 'check.py'])
-def test_in_a_step(name, ctrl_c, options, tmp_path, monkeypatch):
+def test_ctrl_c_in_a_step_is_one_line(name, ctrl_c, options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = ctrl_c(STEP, lambda: run_tool(name, KD_CONFIG, '--cfg-options', *as_arguments(options)))
     assert ('--resume' in said) == (name == 'train.py')
     assert not [path for path in files(tmp_path) if path.suffix in ('.part', '.pth')]
 
 
-def test_while_the_config_is_formatted(ctrl_c, options, tmp_path):
+def test_ctrl_c_while_the_config_is_formatted_is_one_line(ctrl_c, options, tmp_path):
     arguments = [KD_CONFIG, '--work-dir', tmp_path, '--cfg-options', *as_arguments(options)]
     moment = 'mmengine.config.config.FormatCode'
     assert '--resume' in ctrl_c(moment, lambda: run_tool('train.py', *arguments))
 
 
 @pytest.mark.parametrize('raised', [KeyboardInterrupt(), SystemExit(143), SyntaxError('a')])
-def test_only_errors_of_the_formatting_are_its_errors(raised, monkeypatch):
+def test_only_formatting_errors_are_reported_as_such(raised, monkeypatch):
     def format_code(*_, **__):
         raise raised
 
@@ -67,7 +67,7 @@ TOOLS = sorted(path for path in (ROOT / 'tools').rglob('*.py') if path.parent.na
 
 
 @pytest.mark.parametrize('path', TOOLS, ids=lambda path: path.name)
-def test_while_importing(path, tmp_path):
+def test_ctrl_c_while_importing_is_one_line(path, tmp_path):
     (tmp_path / 'torch.py').write_text('import signal\nsignal.raise_signal(signal.SIGINT)\n')
     environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
     done = tool(path.relative_to(ROOT / 'tools'), '--help', env=environment)
@@ -75,7 +75,7 @@ def test_while_importing(path, tmp_path):
     assert done.stderr.strip() == 'stopped'
 
 
-def test_distill_goes_on_with_resume(ctrl_c, data_root, distilled, tmp_path, monkeypatch):
+def test_distill_resumes_after_ctrl_c(ctrl_c, data_root, distilled, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ['--data-root', data_root, '--student', 'tiny', '--teacher', 's', '--train-teacher']
     arguments += ['--epochs', 2, '--img-size', 64, '--num-workers', 0, '--name', 'mine']
@@ -84,7 +84,7 @@ def test_distill_goes_on_with_resume(ctrl_c, data_root, distilled, tmp_path, mon
     assert said == 'stopped; the same command with --resume continues'
 
 
-def test_while_testing(ctrl_c, distilled, options, tmp_path):
+def test_ctrl_c_while_testing_leaves_no_predictions(ctrl_c, distilled, options, tmp_path):
     arguments = [KD_CONFIG, distilled / 'epoch_3.pth', '--work-dir', tmp_path / 'test']
     arguments += ['--out', tmp_path / 'out.pkl', '--cfg-options', *as_arguments(options)]
     ctrl_c('mmengine.runner.loops.TestLoop.run_iter', lambda: run_tool('test.py', *arguments))
@@ -116,7 +116,7 @@ def dataset(tmp_path):
         ('dataset_converters/voc2coco.py', ['{dataset}', '{out}']),
     ],
 )
-def test_while_writing(name, arguments, ctrl_c, distilled, dataset, tmp_path):
+def test_ctrl_c_while_writing_leaves_no_file(name, arguments, ctrl_c, distilled, dataset, tmp_path):
     folders = dict(distilled=distilled, dataset=dataset, out=tmp_path / 'out')
     arguments = [argument.format(**folders) for argument in arguments]
     # The moment before the file takes its place; without Ctrl-C there would be one.
@@ -126,7 +126,7 @@ def test_while_writing(name, arguments, ctrl_c, distilled, dataset, tmp_path):
     assert len(files(tmp_path / 'out')) == 1
 
 
-def test_the_opt_in(ctrl_c, tmp_path, monkeypatch):
+def test_ctrl_c_in_the_opt_in_is_one_line(ctrl_c, tmp_path, monkeypatch):
     path = tmp_path / 'rtm_kd_compat.pth'
     monkeypatch.setattr(opt_in, 'pth_file', lambda: path)
     monkeypatch.setattr(sys, 'argv', ['rtm_kd.compat', 'enable'])

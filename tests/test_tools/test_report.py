@@ -164,7 +164,7 @@ def test_needs_nothing_but_itself(page):
     assert addresses and all(address.startswith(('data:image/', '#')) for address in addresses)
 
 
-def test_a_trained_student_attends_as_the_plain_student_of_the_same_weights(page):
+def test_equal_weights_give_equal_attention_pictures(page):
     # Both have the weights of one checkpoint here, so the page must show them alike.
     row = re.search(r'<tr><th scope="row">fpn0</th>(.*?)</tr>', page.read_text())[1]
     before, student, plain = re.findall(r'>([-\d.]*)</td>', row)
@@ -177,7 +177,7 @@ def browser():
 
 
 @pytest.mark.skipif(browser() is None, reason='no Chromium here')
-def test_in_a_browser_at_desktop_and_phone_width(page, tmp_path):
+def test_the_page_fits_desktop_and_phone_width_in_a_browser(page, tmp_path):
     shutil.copy(page, tmp_path / 'page.html')
     # What is wrong with this one shows that the console is heard.
     policy = re.search('<meta http-equiv=[^>]*>', page.read_text())[0]
@@ -224,7 +224,7 @@ onload = () => {
         assert frame['broken'] == frame['empty'] == 0
 
 
-def test_several_runs_side_by_side(finished, copy, tmp_path):
+def test_several_runs_are_shown_side_by_side(finished, copy, tmp_path):
     student, plain = finished
     other = copy('other')
     change_log(other, lambda line: line | {'loss': float('nan')} if line['step'] == 4 else line)
@@ -237,7 +237,7 @@ def test_several_runs_side_by_side(finished, copy, tmp_path):
     assert notes(out) == ['other: NaN or Inf, first at epoch 1.333: loss.']
 
 
-def test_what_is_gone_is_said_and_the_curves_are_there(copy, data_root):
+def test_missing_files_are_reported_and_the_curves_still_shown(copy, data_root):
     moved = copy('moved')
     change_config(moved, **{'model.teacher_ckpt': '/nowhere/teacher.pth'})
     out = report([str(moved)], images=1)
@@ -260,7 +260,7 @@ def test_what_is_gone_is_said_and_the_curves_are_there(copy, data_root):
     assert 'lr of student' in (moved / 'report.html').read_text()
 
 
-def test_a_run_that_died_in_its_first_epoch(copy):
+def test_a_run_that_died_in_its_first_epoch_has_a_page(copy):
     died = copy('died')
     for path in [*died.glob('*.pth'), died / 'last_checkpoint']:
         path.unlink()
@@ -285,9 +285,7 @@ def test_a_run_that_died_in_its_first_epoch(copy):
         (['run'], dict(device='tpu9'), '--device tpu9'),
     ],
 )
-def test_one_sentence_for_what_the_user_got_wrong(
-    copy, tmp_path, monkeypatch, work_dirs, options, message
-):
+def test_user_errors_are_one_sentence(copy, tmp_path, monkeypatch, work_dirs, options, message):
     copy('run')
     (tmp_path / 'file').touch()
     monkeypatch.chdir(tmp_path)

@@ -108,7 +108,7 @@ def test_the_distillation_checkpoint_holds_no_teacher(distilled):
         assert not any('teacher' in name for name in checkpoint[part])
 
 
-def test_what_a_run_leaves_is_the_average_of_what_it_trained(distilled):
+def test_the_saved_weights_are_the_moving_average(distilled):
     checkpoint = load(distilled / 'epoch_3.pth')
     trained = checkpoint['ema_state_dict']
     for name, averaged in checkpoint['state_dict'].items():
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_mmrazor_wrote_is_converted_too(distilled, tmp_path):
 
 
 @pytest.mark.parametrize('content', [b'nothing', None])
-def test_converting_what_has_no_student_is_refused(tmp_path, content):
+def test_converting_a_checkpoint_without_a_student_is_refused(tmp_path, content):
     path = tmp_path / 'a.pth'
     if content:
         path.write_bytes(content)
@@ -167,7 +167,7 @@ def test_converting_what_has_no_student_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize('name', ['train.py', 'test.py'])
-def test_a_fault_is_one_sentence_with_a_non_zero_exit(name, kd_config, tmp_path):
+def test_an_error_is_one_sentence_with_a_non_zero_exit(name, kd_config, tmp_path):
     arguments = [kd_config] if name == 'train.py' else [kd_config, 'nowhere.pth']
     done = tool(name, *arguments, '--cfg-options', 'data_root=nowhere/', cwd=tmp_path)
     assert done.returncode == 2
@@ -219,7 +219,7 @@ def test_a_distillation_config_of_mmyolos_own_is_told_what_is_faster(
         ({'load_from': 'nowhere.pth'}, r'no checkpoint file nowhere\.pth'),
     ],
 )
-def test_what_train_refuses_leaves_nothing_behind(kd_config, options, tmp_path, changes, message):
+def test_a_refused_training_leaves_no_files(kd_config, options, tmp_path, changes, message):
     work_dir = tmp_path / 'run'
     with pytest.raises(ValueError, match=message):
         train(kd_config, work_dir=str(work_dir), cfg_options={**options, **changes})
@@ -252,7 +252,7 @@ def test_a_typo_in_a_type_is_named_with_its_near_misses(
 
 @pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID'])
 @pytest.mark.parametrize('rank', [0, 3])
-def test_of_several_processes_the_first_speaks_unless_it_has_nothing_to_say(
+def test_the_first_rank_reports_an_error_unless_only_another_rank_has_one(
     variable, rank, monkeypatch, capsys
 ):
     for name in ('RANK', 'SLURM_PROCID'):
@@ -293,7 +293,9 @@ def test_testing_weights_of_another_model_is_refused(distilled, options, tmp_pat
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_folder_with_spaces_and_other_letters(data_root, plain_config, options, tmp_path):
+def test_train_and_test_work_in_a_folder_with_spaces_and_non_ascii_letters(
+    data_root, plain_config, options, tmp_path
+):
     root = tmp_path / 'Bilder für KI'
     shutil.copytree(data_root, root)
     options.pop('teacher_ckpt')
@@ -302,7 +304,7 @@ def test_a_folder_with_spaces_and_other_letters(data_root, plain_config, options
     assert runner.epoch == 1
 
 
-def test_a_user_without_a_home_that_the_system_does_not_know(tmp_path):
+def test_training_starts_for_an_unknown_user_without_a_home(tmp_path):
     (tmp_path / 'sitecustomize.py').write_text('import pwd\npwd.getpwuid = {}.__getitem__\n')
     environment = {**os.environ, 'PYTHONPATH': str(tmp_path), 'TMPDIR': str(tmp_path), 'HOME': ''}
     for name in ('MPLCONFIGDIR', 'TORCH_HOME', 'XDG_CACHE_HOME', 'XDG_CONFIG_HOME'):

@@ -42,7 +42,7 @@ def test_a_full_disk_keeps_the_old_file_and_is_named(tmp_path, monkeypatch, refu
     assert [*tmp_path.iterdir()] == [path] and path.read_text() == 'old'
 
 
-def test_a_full_disk_of_no_known_file_is_not_none(refused):
+def test_a_full_disk_without_a_known_file_is_not_reported_as_none(refused):
     def program():
         with report_usage_errors():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -50,7 +50,7 @@ def test_a_full_disk_of_no_known_file_is_not_none(refused):
     assert refused(program) == 'error: a file that was being written: No space left on device'
 
 
-def test_converting_onto_a_folder(distilled, tmp_path, refused):
+def test_converting_onto_a_folder_is_refused(distilled, tmp_path, refused):
     (tmp_path / 'epoch_1_student.pth').mkdir()
     arguments = [distilled / 'epoch_1.pth', '--out-path', tmp_path]
     said = refused(lambda: run_tool('model_converters/convert_kd_ckpt_to_student.py', *arguments))
@@ -58,7 +58,7 @@ def test_converting_onto_a_folder(distilled, tmp_path, refused):
     assert len([*tmp_path.iterdir()]) == 1
 
 
-def test_converting_below_a_file(distilled, tmp_path, refused):
+def test_converting_below_a_file_is_refused(distilled, tmp_path, refused):
     (tmp_path / 'file').touch()
     arguments = [distilled / 'epoch_1.pth', '--out-path', tmp_path / 'file/out']
     said = refused(lambda: run_tool('model_converters/convert_kd_ckpt_to_student.py', *arguments))

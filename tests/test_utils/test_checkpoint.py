@@ -5,7 +5,7 @@ import torch
 from rtm_kd.utils.checkpoint import convert_to_student, read_checkpoint
 
 
-def test_a_model_that_was_saved_inside_ddp_is_read_as_itself(tmp_path):
+def test_a_checkpoint_saved_from_ddp_is_read_without_its_prefix(tmp_path):
     weights = {
         'module.architecture.backbone.stem.weight': torch.ones(2),
         # Of the model itself, not of what was around it.

@@ -10,7 +10,7 @@ from rtm_kd.utils.errors import RunError, UsageError, printable, report_usage_er
 ODD = '\x1b[2J\x1b]0;owned\x07 a\nb\r\0 \udc80\ud800 \u202etxt'
 
 
-def test_a_text_of_others_becomes_a_line_that_does_nothing_to_a_terminal():
+def test_untrusted_text_becomes_one_line_without_escape_sequences():
     assert printable('größe 大きさ') == 'größe 大きさ'
     line = printable(ODD)
     assert line.isprintable()
@@ -19,7 +19,7 @@ def test_a_text_of_others_becomes_a_line_that_does_nothing_to_a_terminal():
 
 
 @pytest.mark.parametrize('character', ['a', '\x1b', '\udc80', '\U000e0001'])
-def test_of_a_text_of_megabytes_both_ends_are_left(character):
+def test_a_very_long_text_keeps_both_ends(character):
     line = printable('the beginning ' + 3_000_000 * character + ' and the remedy')
     assert len(line) <= 2000 and line.isprintable()
     assert line.startswith('the beginning ') and line.endswith(' and the remedy')
@@ -27,7 +27,7 @@ def test_of_a_text_of_megabytes_both_ends_are_left(character):
 
 
 @pytest.mark.parametrize('kind', [UsageError, RunError])
-def test_every_refusal_is_such_a_line(kind, capsys):
+def test_every_user_error_is_one_printable_line(kind, capsys):
     with pytest.raises(SystemExit) as ended, report_usage_errors():
         raise kind(f'{ODD} is no class; rename it')
     assert ended.value.code == 2
@@ -36,7 +36,7 @@ def test_every_refusal_is_such_a_line(kind, capsys):
     assert len(str(kind(5_000_000 * 'a'))) <= 2000
 
 
-def test_a_disk_that_is_full_is_named_in_such_a_line(capsys):
+def test_a_full_disk_is_named_in_one_printable_line(capsys):
     with pytest.raises(SystemExit), report_usage_errors():
         raise OSError(28, 'No space left on device', '/data/' + ODD)
     (line,) = capsys.readouterr().err.splitlines()
@@ -44,7 +44,7 @@ def test_a_disk_that_is_full_is_named_in_such_a_line(capsys):
 
 
 @pytest.mark.parametrize('encoding', ['ascii', 'utf-8'])
-def test_what_an_output_can_not_encode_is_escaped(monkeypatch, encoding):
+def test_characters_that_an_output_cannot_encode_are_escaped(monkeypatch, encoding):
     bytes_ = io.BytesIO()
     monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(bytes_, encoding=encoding))
     with report_usage_errors():

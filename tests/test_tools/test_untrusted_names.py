@@ -58,7 +58,7 @@ def make_voc(root):
 
 @pytest.mark.parametrize('make', [make_coco, make_yolo, make_voc])
 @pytest.mark.parametrize('folder', ['data', '{{$X:a}} "b\\', '{{ fileBasename }}'])
-def test_the_written_configs_say_what_the_data_say(
+def test_written_configs_have_the_class_names_of_the_data(
     data_root, tmp_path, monkeypatch, capsys, make, folder
 ):
     monkeypatch.chdir(tmp_path)
@@ -92,9 +92,7 @@ def test_the_written_configs_say_what_the_data_say(
     assert not (tmp_path / 'OWNED').exists()
 
 
-def test_what_is_printed_of_odd_names_does_nothing_to_a_terminal(
-    data_root, tmp_path, monkeypatch, capsys
-):
+def test_odd_names_are_printed_without_escape_sequences(data_root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module('rtm_kd.apis.distill')
     monkeypatch.setattr(module, '_check_configs', lambda *args, **kwargs: None)
@@ -124,7 +122,7 @@ def test_what_is_printed_of_odd_names_does_nothing_to_a_terminal(
     assert load_config(str(result.configs.distillation)).class_names == names
 
 
-def test_classes_with_braces_are_trained_and_found_again(
+def test_classes_with_braces_are_trained_and_evaluated(
     data_root, tmp_path, monkeypatch, plain_config
 ):
     monkeypatch.chdir(tmp_path)
