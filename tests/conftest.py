@@ -10,7 +10,7 @@ from helpers import CLASSES, KD_CONFIG, ROOT, make_options
 
 from rtm_kd.apis.train import train
 
-# Cases of each fuzz test: the same few in every run of the tests, new ones in tools/soak.sh.
+# Fuzz tests run the same 40 cases every time; tools/soak.sh runs thousands of new ones.
 _everywhere = dict(deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
 hypothesis.settings.register_profile('tests', derandomize=True, max_examples=40, **_everywhere)
 hypothesis.settings.register_profile('soak', max_examples=2000, **_everywhere)
@@ -19,13 +19,13 @@ hypothesis.settings.load_profile('tests')
 
 @pytest.fixture(autouse=True, scope='session')
 def _one_thread():
-    # More threads than free cores is many times slower, for other programs too.
+    # More threads than free cores slows this and other programs down many times.
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope='session')
 def _ctrl_c():
-    """Of a job in the background, ``pytest &``, Ctrl-C is ignored, also by what it starts."""
+    """Restore Ctrl-C, which a background job (``pytest &``) and its children ignore."""
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,7 +35,7 @@ def _ctrl_c():
 
 @pytest.fixture(autouse=True, scope='session')
 def _unformatted():
-    """MMEngine has every config that it logs and saves set in style, a second each."""
+    """Skip MMEngine's formatting of each config it logs or saves, which takes a second."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
         yield
@@ -86,7 +86,7 @@ def options(data_root):
 
 @pytest.fixture(scope='session')
 def distilled(data_root, tmp_path_factory):
-    """Work dir of a whole distillation: three epochs, detached after the second."""
+    """Work dir of a complete distillation: three epochs, detached after the second."""
     work_dir = tmp_path_factory.mktemp('distilled')
     train(KD_CONFIG, work_dir=str(work_dir), cfg_options=make_options(data_root))
     return work_dir

@@ -1,4 +1,4 @@
-"""What several test files share besides fixtures."""
+"""Helpers that several test files share."""
 
 import contextlib
 import io
@@ -25,12 +25,12 @@ KD_CONFIG = str(ROOT / 'configs/custom_dataset/kd_student_teacher.py')
 
 
 def unique_names():
-    """Keep runs apart: MMEngine shares message hubs and visualizers of one name."""
+    """Names that keep runs apart: MMEngine shares message hubs and visualizers by name."""
     return {'experiment_name': uuid.uuid4().hex, 'visualizer.name': uuid.uuid4().hex}
 
 
 def make_options(data_root):
-    """Options that turn the example on one's own data into a run of seconds."""
+    """Options that turn the custom_dataset example into a run of seconds."""
     return {
         'data_root': f'{data_root}/',
         'class_names': list(CLASSES),
@@ -61,7 +61,7 @@ def tool(name, *args, **kwargs):
 
 
 def run_tool(name, *args):
-    """Run a tool in this process, which has imported everything, and return what it prints."""
+    """Run a tool in this process, which saves its imports, and return what it prints."""
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(printed):
         patched.setattr(sys, 'argv', [name, *map(str, args)])
@@ -83,9 +83,9 @@ def free_port():
 
 
 def in_processes(count, function, *arguments, seconds=240):
-    """Run ``function(rank, *arguments)`` in processes that find each other as torchrun's do.
+    """Run ``function(rank, *arguments)`` in processes with the environment that torchrun sets.
 
-    They are forked, which costs them no imports, and have to end by themselves, and well.
+    They are forked, which saves their imports, and have to exit with 0 within ``seconds``.
     """
     context = multiprocessing.get_context('fork')
     common = count, free_port(), function, arguments
@@ -108,7 +108,7 @@ def _process(rank, count, port, function, arguments):
 
 
 def build_a_copy_alone(name, folder, change=lambda text: text, **options):
-    """A config that has nothing beside it, with some of its text changed, and its model."""
+    """Copy a config alone into ``folder``, optionally change its text, and build its model."""
     config = folder / Path(name).name
     config.write_text(change((ROOT / 'configs' / name).read_text()))
     cfg = load_config(str(config), dict(teacher_ckpt='random', num_classes=4, **options))
@@ -117,7 +117,7 @@ def build_a_copy_alone(name, folder, change=lambda text: text, **options):
 
 
 def connected(model):
-    """Channels of student and teacher, from the connectors of all levels."""
+    """(student, teacher) channels of the connector of each level."""
     return [
         tuple(model.distiller.connectors[f'fpn{i}_s'].conv_module.conv.weight.shape[1::-1])
         for i in range(3)
@@ -125,7 +125,7 @@ def connected(model):
 
 
 def batch(size=64):
-    """Two images and three boxes as MMYOLO's heads take them: (image, label, x1, y1, x2, y2)."""
+    """Two images and three boxes in MMYOLO's format: (image, label, x1, y1, x2, y2)."""
     boxes = torch.tensor([[0, 0, 4, 4, 40, 44], [0, 3, 20, 10, 60, 50], [1, 1, 2, 2, 30, 30.0]])
     samples = dict(bboxes_labels=boxes, img_metas=[dict(batch_input_shape=(size, size))] * 2)
     return torch.randn(2, 3, size, size), samples
@@ -142,7 +142,7 @@ def take_a_step(model, data):
 
 
 class Call:
-    """Pickled as a call of a function, which plain unpickling would execute."""
+    """Pickles as a call of a function, which plain unpickling would execute."""
 
     def __init__(self, function, *args, state=None) -> None:
         self.reduced = (function, args) if state is None else (function, args, state)

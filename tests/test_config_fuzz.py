@@ -1,4 +1,4 @@
-"""Config values from strangers: a run begins, or one sentence says what is wrong."""
+"""Fuzzed config values: a run starts, or is refused in one sentence."""
 
 import os
 
@@ -12,7 +12,7 @@ from watch import nothing_happens_outside
 from rtm_kd.apis.train import train
 from rtm_kd.utils import report_usage_errors
 
-# What people change in the config for their own data, and what they had better not.
+# Values that users change for their own data, and some that they should not.
 _NAMES = [
     *['img_scale', 'train_batch_size_per_gpu', 'train_num_workers', 'max_epochs', 'base_lr'],
     *['num_epochs_stage2', 'val_interval', 'class_names', 'data_root', 'train_ann_file'],
@@ -38,7 +38,7 @@ _VALUES = st.recursive(
 )
 
 
-# A case builds a whole run, which takes a second or two.
+# Each case builds a complete run, which takes a second or two.
 @settings(max_examples=max(30, settings.default.max_examples // 5))
 @given(values=st.dictionaries(st.sampled_from(_NAMES), _VALUES, min_size=1, max_size=3))
 def test_a_run_starts_or_is_refused_in_one_sentence(values, kd_config, data_root, tmp_path_factory):
@@ -46,7 +46,7 @@ def test_a_run_starts_or_is_refused_in_one_sentence(values, kd_config, data_root
     options = {**make_options(data_root), **values}
     begun = pytest.MonkeyPatch()
     begun.setattr(Runner, 'train', lambda self: self.model.init_weights())
-    # It asks gcc for its version, and so on.
+    # Collecting the environment runs gcc --version and others.
     begun.setattr(Runner, '_log_env', lambda self, env_cfg: None)
     begun.chdir(folder)
     with begun.context(), nothing_happens_outside(folder, os.environ.get('TMPDIR', '/tmp')):

@@ -19,7 +19,7 @@ COCO = {
     'kd_m_rtmdet_l_neck_300e_coco.py': (192, 256, 'l', 'ee3abdc4'),
     'kd_l_rtmdet_x_neck_300e_coco.py': (256, 320, 'x', 'b85cd476'),
 }
-# As they were before the short form of the distiller, and as people have copied them.
+# From before the distiller's short form; users may have copied them.
 EARLIER = {
     'kd_tiny_rtmdet_s_bccd.py': ([(96, 128)] * 3, 36),
     'kd_yolov8_n_yolov8_s_neck_500e_coco.py': ([(64, 128), (128, 256), (256, 512)], 30),
@@ -103,7 +103,7 @@ def test_another_student_is_one_line_and_another_teacher_an_option(tmp_path):
 
 @pytest.mark.parametrize('config', ALL)
 def test_every_config_names_only_bases_that_travel_with_it(config):
-    """A COCO config has a `package::` base; the others have siblings too."""
+    """A `package::` base for the COCO configs; the others also have siblings."""
     bases = re.findall(r"^_base_ = '(.+)'", (ROOT / config).read_text(), re.MULTILINE)
     assert len(bases) == 1
     package = ('mmyolo::', 'mmdet::')
@@ -154,7 +154,7 @@ def test_each_size_gets_the_augmentation_that_mmyolo_gives_it(role, size):
                 assert own[name] == step[name], f'{step.type}.{name}'
                 compared += 1
     assert compared == (5 if size == 'tiny' else 2)
-    # What is computed from them follows.
+    # Values computed from the options follow.
     cfg = load_config(cfg.filename, dict(mixup_prob=0.25, mosaic_max_cached_images=8))
     pipeline = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
     assert pipeline['YOLOv5MixUp'].prob == 0.25
@@ -162,9 +162,9 @@ def test_each_size_gets_the_augmentation_that_mmyolo_gives_it(role, size):
 
 
 def test_no_config_changes_a_list_of_its_base_by_index():
-    """Another hook or step in a base would move what stands behind it."""
+    """An added hook or step in a base would shift every index after it."""
     for config in ALL:
-        # Names of what is taken from a base.
+        # Names whose values come from a base.
         taken = {'_base_'}
         for node in ast.walk(ast.parse((ROOT / config).read_text())):
             if isinstance(node, ast.Assign) and _names(node.value) & taken:
@@ -195,7 +195,7 @@ def test_coco_options_reach_head_assigner_schedule_and_detach():
     assert cfg.train_cfg.max_epochs == 31
     cosine = cfg.param_scheduler[1]
     assert (cosine.begin, cosine.end) == (15, 31)
-    # Or it would rise again in the last epoch.
+    # Otherwise it would rise again in the last epoch.
     assert cosine.T_max == cosine.end - cosine.begin
     assert cfg.custom_hooks[1].switch_epoch == cfg.custom_hooks[2].detach_epoch == 25
     assert cfg.test_dataloader.dataset.data_root == 'd/'

@@ -1,6 +1,6 @@
-"""What the docs say to type works: each command and snippet is run here, or by the test named.
+"""Each command and snippet of the docs is run here or by the test that RUN_BY names.
 
-``python tests/test_docs.py`` prints which test that is for each of them.
+``python tests/test_docs.py`` prints that test for each of them.
 """
 
 import json
@@ -25,9 +25,9 @@ from rtm_kd.utils import load_config
 DOCS = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')])
 MMYOLO = Path(mmyolo.__path__[0], '.mim')
 
-# The beginning of a command, and what runs it: a test as file::name, of which most run the same
-# tool with the same options on data and models of seconds, or a script that installs. Commands
-# that take hours or a network have their arguments parsed besides, see below.
+# Start of a command -> what runs it: a test as file::name, which mostly runs the same tool with
+# the same options on tiny data, or a script that installs. Commands that take hours or need a
+# network also have their arguments parsed, see below.
 RUN_BY = {
     r'python3 -m venv|source \.venv|pip install (-c constraints\.txt )?-e': 'tools/run_tests.sh',
     r'pip install "': 'test_docs.py::test_versions_in_the_docs_fit_the_requirements',
@@ -80,7 +80,7 @@ RUN_BY = {
     'test_the_tool_prints_a_table_and_writes_the_figures',
     r'(?s).*_base_ = ': 'test_docs.py::test_a_config_in_the_docs_can_be_built',
 }
-# A word that begins a command where it stands within a sentence.
+# Words that start a command within a sentence.
 PROGRAMS = 'python|python3|bash|pip|mim|cp|git|curl|source'
 
 
@@ -93,20 +93,20 @@ def fences(doc, language):
 
 
 def spans(doc):
-    """Code within sentences; it may run over the end of a line."""
+    """Inline code, which may span lines."""
     text = re.sub(r'```.*?```', '', doc.read_text(encoding='utf-8'), flags=re.S)
     return [' '.join(span.split()) for span in re.findall(r'`([^`]+)`', text)]
 
 
 def commands():
-    """Everything that the docs say to type, as (doc, line), in their order."""
+    """Yield every command of the docs as (doc, line), in order."""
     for doc in DOCS:
         text = doc.read_text(encoding='utf-8')
         for language, block, span in re.findall(r'(?s)```(\w*)\n(.*?)```|`([^`]+)`', text):
             span = ' '.join(span.split())
             if language == 'bash':
                 lines = re.sub(r'\\\n\s*', '', block).splitlines()
-                # Without what is said of them.
+                # Without trailing comments.
                 lines = (re.sub(r'(^|\s+)#.*', '', line).strip() for line in lines)
                 yield from ((names(doc), line) for line in lines if line)
             elif language == 'python':
@@ -134,9 +134,9 @@ def test_every_command_in_the_docs_is_run_by_a_test():
 
 
 def parse(tool, words):
-    """Let a tool parse its arguments as it does, and return them."""
+    """Return a tool's parsed arguments."""
     with pytest.MonkeyPatch.context() as patched:
-        # Of what stands for something in the docs some has to be a number, or one of several.
+        # Some placeholders of the docs have to be a number, or one of several choices.
         words = [re.sub(r'^(SIZE|SEED)$', '64', word).split('|')[0] for word in words]
         patched.setattr(sys, 'argv', [str(tool), *words])
         return runpy.run_path(str(ROOT / tool))['parse_args']()
@@ -170,14 +170,14 @@ def test_options_within_a_sentence_exist():
 )
 def test_every_tool_has_a_help_with_an_example(tool, capsys, monkeypatch):
     if tool.endswith('.sh'):
-        said = subprocess.check_output(['bash', ROOT / tool, '--help'], text=True)
+        help_text = subprocess.check_output(['bash', ROOT / tool, '--help'], text=True)
     else:
         monkeypatch.setattr(sys, 'argv', [tool, '--help'])
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(ROOT / tool), run_name='__main__')
         assert ended.value.code == 0
-        said = capsys.readouterr().out
-    assert re.search(rf'(python|bash) {re.escape(tool)}', said), f'{tool}: {said}'
+        help_text = capsys.readouterr().out
+    assert re.search(rf'(python|bash) {re.escape(tool)}', help_text), f'{tool}: {help_text}'
 
 
 @pytest.mark.parametrize('doc', DOCS, ids=names)
@@ -187,12 +187,12 @@ def test_bash_can_parse_the_commands(doc):
 
 
 def test_own_data_by_hand(data_root, tmp_path, monkeypatch):
-    """What docs/own_data.md has step by step, on a dataset of twelve images."""
+    """The steps in docs/own_data.md, on a dataset of twelve images."""
     by_hand = [c for _, c in commands() if runner_of(c).endswith('test_own_data_by_hand')]
     for name in ('configs', 'tools'):
         shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    # What stands at the top of the config is changed there, as by hand.
+    # Values at the top of the config are edited in the file, as a user does.
     options = {k: v for k, v in make_options(data_root).items() if '.' not in k}
     options.update(
         max_epochs=2, val_interval=1, teacher_ckpt='work_dirs/rtmdet_teacher/epoch_2.pth'
@@ -218,8 +218,8 @@ def test_own_data_by_hand(data_root, tmp_path, monkeypatch):
     assert Path('work_dirs/kd_student_teacher/report.html').is_file()
 
 
-# Stands in for the Python of .venv: notes what it is called with, and leaves what a tool would.
-# By way of the shell: a first line that names a path with a space can't be run.
+# Replaces the Python of .venv: records its arguments and creates the files that a tool would.
+# A shell script, because a shebang line cannot hold a path with a space.
 PYTHON = """#!/bin/sh
 exec "{python}" - "$@" <<'END'
 import json, sys
@@ -253,7 +253,7 @@ END
     ],
 )
 def test_a_script_calls_existing_tools_with_valid_arguments(script, expected, tmp_path):
-    """All but the minutes that it takes: the commands that it runs have their arguments parsed."""
+    """The script runs with a fake Python; the arguments of its commands are parsed."""
     shutil.copytree(ROOT / 'tools', tmp_path / 'tools')
     for name in ('setup.py', 'requirements.txt', 'constraints.txt'):
         shutil.copy(ROOT / name, tmp_path)
@@ -336,7 +336,7 @@ CONFIGS = [
 @pytest.mark.parametrize('doc, text', CONFIGS, ids=[doc for doc, _ in CONFIGS])
 def test_a_config_in_the_docs_can_be_built(doc, text, tmp_path):
     path = tmp_path / 'own.py'
-    # A base of ours as the checkout has it; test_packaging has them as MIM does.
+    # Our bases as paths in the checkout; test_packaging tests the installed ones.
     text = re.sub(r"'rtm_kd::rtmdet/", f"'{ROOT}/configs/", text)
     path.write_text(re.sub(r"'rtm_kd::", f"'{ROOT}/configs/", text))
     cfg = load_config(str(path))
@@ -368,7 +368,7 @@ def test_a_config_of_mmyolo_runs_after_the_changes_of_the_table(tmp_path):
 
 
 def anchors(doc):
-    """The headings of a page as GitHub links to them."""
+    """The anchors that GitHub gives the headings of a page."""
     headings = re.findall(r'^#+ (.+)$', doc.read_text(encoding='utf-8'), flags=re.M)
     return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
@@ -395,7 +395,7 @@ def test_tests_and_files_that_are_named_exist(doc):
         assert (ROOT / path).exists() or path.startswith('configs/mine'), path
 
 
-# What reads as translated, and what to write instead.
+# Patterns that read as translated, and what to write instead.
 NOT_ENGLISH = {
     r"one's own": 'your own',
     r'whoever|nobody|somebody': 'name the subject',
@@ -410,27 +410,20 @@ NOT_ENGLISH = {
     r'(said|says) (of|so of)': 'reports',
     r'for want of': 'for lack of',
 }
-WRITTEN = [
+WRITTEN = DOCS + [
     path
-    for place in (
-        'README.md',
-        'CHANGELOG.md',
-        'CONTRIBUTING.md',
-        'docs',
-        'tools',
-        'configs',
-        'rtm_kd',
-    )
-    for path in [ROOT / place, *sorted((ROOT / place).rglob('*'))]
-    if path.suffix in ('.md', '.py', '.sh')
+    for place in ('tools', 'configs', 'examples', 'rtm_kd', 'tests')
+    for path in sorted((ROOT / place).rglob('*'))
+    if path.suffix in ('.py', '.sh') and path != Path(__file__)
 ]
 
 
 def test_prose_avoids_patterns_that_read_as_translated():
     found = []
     for path in WRITTEN:
-        # A phrase may run over the end of a line, in a comment too.
-        text = ' '.join(re.sub(r'\n\s*#?', ' ', path.read_text(encoding='utf-8')).split())
+        text = path.read_text(encoding='utf-8')
+        # A phrase may span lines, also in a comment, or be the name of a test.
+        text = ' '.join(re.sub(r'\n\s*#?|_', ' ', text).split())
         for pattern, better in NOT_ENGLISH.items():
             for match in re.finditer(rf'\b({pattern})', text, flags=re.I):
                 words = text[max(match.start() - 30, 0) : match.end() + 30]

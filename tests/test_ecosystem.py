@@ -1,4 +1,4 @@
-"""A converted student is an ordinary detector for MMEngine's and MMDetection's own programs."""
+"""MMEngine's and MMDetection's own programs accept a converted student."""
 
 import json
 import runpy
@@ -27,7 +27,7 @@ def student(distilled, tmp_path_factory):
 
 @pytest.fixture
 def config(plain_config, options, tmp_path):
-    """Its config as a file that needs nothing of ours: whole, and plain MMYOLO's."""
+    """The student's config as one plain MMYOLO file that does not need rtm_kd."""
     del options['teacher_ckpt']
     path = tmp_path / 'student.py'
     load_config(plain_config, options).dump(str(path))
@@ -53,7 +53,7 @@ def test_runner_and_mmdetections_tool_give_the_same_map_as_ours(
 
 
 def test_det_inferencer_runs_the_student(config, student, data_root, tmp_path):
-    # After so few steps some boxes are inside out, and MMDetection draws none that are.
+    # After so few steps some boxes are inverted, which MMDetection refuses to draw.
     content = torch.load(student, map_location='cpu')
     biases = [name for name in content['state_dict'] if 'rtm_reg' in name and 'bias' in name]
     for name in biases:

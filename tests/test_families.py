@@ -1,4 +1,4 @@
-"""RTMDet's relatives: a config of each, through the same classes."""
+"""One config of each other detector family, through the same classes."""
 
 import logging
 from types import SimpleNamespace
@@ -18,8 +18,8 @@ from mmengine.structures import InstanceData
 from rtm_kd.registry import HOOKS
 from rtm_kd.utils import load_config
 
-# Channels of student and teacher at each level, the modules recorded, and the option that says how
-# many epochs at the end are without mosaic, None where all epochs are alike.
+# Channels of student and teacher at each level, the recorded modules, and the option for the number
+# of last epochs without mosaic (None if all epochs are alike).
 FAMILIES = {
     'yolov8/kd_yolov8_n_yolov8_s_neck_500e_coco.py': (
         [(64, 128), (128, 256), (256, 512)],
@@ -55,7 +55,7 @@ FAMILIES = {
 
 
 def with_masks(data):
-    """The same as MMDetection's heads take it, with a mask for each box."""
+    """The same batch in MMDetection's format, with a mask for each box."""
     images, samples = data
     found = []
     for i, metainfo in enumerate(samples['img_metas']):
@@ -90,11 +90,11 @@ def test_a_copy_alone_builds_and_takes_a_step(name, tmp_path, monkeypatch):
     model.bbox_head.register_forward_pre_hook(
         lambda module, args: given.extend(feature.clone() for feature in args[0])
     )
-    # YOLOv6's and PP-YOLOE's heads ask; their assigner of the first epochs wants larger images.
+    # The heads of YOLOv6 and PP-YOLOE read the epoch: their first assigner needs larger images.
     MessageHub.get_current_instance().update_info('epoch', 100)
     take_a_step(model, with_masks(batch()) if 'ins' in name else batch())
     if not source.endswith('.conv'):
-        # Nothing has changed them since the head got them, in place.
+        # No in-place operation changed them after the head received them.
         for (feature,), own in zip(compared[0].values(), given):
             assert torch.equal(feature, own)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
@@ -162,7 +162,7 @@ def test_yolov5s_weight_of_the_classification_follows_the_classes(tmp_path):
 
 
 def test_yolox_begins_its_second_stage_where_distillation_ends(tmp_path, monkeypatch):
-    """Its hook reaches for the head of a detector, an epoch earlier than it counts."""
+    """MMYOLO's hook accesses the detector's head, and switches an epoch early."""
     name = 'yolox/kd_yolox_tiny_yolox_s_neck_300e_coco.py'
     cfg, model = build_a_copy_alone(name, tmp_path, max_epochs=40, num_last_epochs=8)
     monkeypatch.setattr(Runner, 'build_dataloader', lambda cfg: None)

@@ -1,4 +1,4 @@
-"""The map of the package: CONTRIBUTING names each room, and no import runs upward in it."""
+"""The table in CONTRIBUTING lists every module, and no import runs upward in it."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ PACKAGE = ROOT / 'rtm_kd'
 
 
 def rooms():
-    """Return what CONTRIBUTING lists, from the ground up: name -> floor."""
+    """name -> floor, as CONTRIBUTING lists them."""
     text = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
     listed = re.findall(r'^\| (\d+) \| `rtm_kd/(\w+)(?:/|\.py)` \|', text, flags=re.M)
     return {name: int(floor) for floor, name in listed}
@@ -52,7 +52,7 @@ def test_no_import_runs_upward_or_across_a_floor():
         f'{place}: {module[1]} (floor {floors[module[1]]}) imports {".".join(name)} '
         f'(floor {floors[name[1]]})'
         for place, module, name in imports()
-        # The package itself is the roof: it loads what has to be registered.
+        # rtm_kd/__init__.py may import everything: it loads the registered classes.
         if module[1] != '__init__' and module[1] != name[1] and name[1] in floors
         if floors[name[1]] >= floors[module[1]]
     ]
@@ -71,7 +71,7 @@ def test_modules_of_floor_0_import_no_other_module_of_ours():
 def test_training_imports_nothing_that_only_other_tools_need():
     code = (
         'import sys\n'
-        # What every training of MMDetection's loads, matplotlib among it.
+        # MMDetection itself imports matplotlib, so that is not listed.
         'import rtm_kd, mmdet.datasets, mmdet.evaluation, mmdet.visualization\n'
         'before = {*sys.modules}\n'
         'from rtm_kd.apis.train import train\n'

@@ -17,7 +17,7 @@ def installed(tmp_path_factory):
     """A folder with the package as a wheel installs it."""
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'
-    # Not in the checkout, in which a build leaves folders.
+    # Built from a copy, because a build leaves folders behind.
     names = subprocess.check_output(['git', 'ls-files', '-z'], cwd=ROOT, text=True).split('\0')
     for name in filter(None, names):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def test_mim_finds_tools_and_index(installed, tmp_path):
     assert not list(mim.rglob('run_tests.sh'))
 
 
-# Ours as the base, in a config as a person writes it beside MMYOLO's: one step of training.
+# A user's config beside MMYOLO's with ours as the base: one training step.
 MINE = """
 _base_ = 'rtm_kd::custom_dataset/kd_student_teacher.py'
 model = dict(teacher_ckpt='random', architecture=dict(num_classes=2))
@@ -130,7 +130,7 @@ def test_every_recipe_of_the_metafile_exists(installed):
 
 
 def test_mim_finds_each_config_by_its_name_alone(installed):
-    # "mim train rtm_kd CONFIG" looks through all of the package, and refuses what is there twice.
+    # "mim train rtm_kd CONFIG" searches the package, and refuses a name found twice.
     counted = Counter(path.name for path in (installed / 'rtm_kd').rglob('*_*.py'))
     names = [path.name for path in (ROOT / 'configs').rglob('*.py')]
     assert {name: counted[name] for name in names} == dict.fromkeys(names, 1)

@@ -1,4 +1,4 @@
-"""What a piece of code does to the world outside it, as Python's audit events tell."""
+"""A check by audit events that code writes no other files and starts nothing."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ _EVENTS = (
     *('os.remove', 'os.rename', 'os.rmdir', 'os.mkdir', 'os.link', 'os.symlink', 'os.truncate'),
     *('os.chmod', 'os.chown', 'shutil.rmtree', 'shutil.move', 'shutil.copyfile', 'ctypes.dlopen'),
 )
-_watched = None  # (folders that may be written, what was seen), or nobody watches
+_watched = None  # (folders that may be written, events seen), None while not watching
 
 
 def _hook(event: str, arguments: tuple) -> None:
@@ -32,13 +32,13 @@ def _hook(event: str, arguments: tuple) -> None:
         seen.append((event, *map(repr, arguments)))
 
 
-# A hook can't be taken off again, so there is one for the whole process.
+# An audit hook cannot be removed, so the whole process has one.
 sys.addaudithook(_hook)
 
 
 @contextmanager
 def nothing_happens_outside(*folders: str) -> Iterator[None]:
-    """Fail if a file outside the folders is written, or a process or connection begun."""
+    """Fail if a file outside ``folders`` is written, or a process or connection started."""
     global _watched
     allowed = tuple(os.path.realpath(folder) + os.sep for folder in folders)
     seen = []

@@ -1,4 +1,4 @@
-"""A comparison that is killed at any moment goes on, with every run whole."""
+"""A comparison killed at any moment resumes, and all of its runs are complete."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from rtm_kd.comparison.sides import SIDES
 
 KILLS = 6
 EPOCHS = 12
-# Seconds that a run may take to begin its first epoch, on a slow machine.
+# Seconds that a run may take to reach its first epoch on a slow machine.
 PATIENCE = 300
 
 
@@ -60,12 +60,12 @@ def test_a_comparison_survives_being_killed_at_any_moment(tmp_path):
                 assert time.monotonic() < end, log.read_text()
                 time.sleep(0.05)
             if process.poll() == 2:
-                # The run of the killed one is being saved.
+                # The run of the killed comparison is still saving.
                 assert 'another comparison is at work' in log.read_text()
                 continue
             assert process.poll() is None, log.read_text()
             time.sleep(dice.uniform(0, 1.5))
-            # SIGKILL leaves the run alone: it has to notice, and save.
+            # After SIGKILL the child run has to notice that its parent is gone, and save.
             process.send_signal(dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
             process.wait()
             kills += 1

@@ -1,4 +1,4 @@
-"""A run that is killed 25 times ends where one that nobody killed does."""
+"""A run that is killed 25 times ends in the state of an uninterrupted one."""
 
 import os
 import random
@@ -17,13 +17,13 @@ from rtm_kd.utils.checkpoint import newest_checkpoint
 KILLS = 25
 EPOCHS = 60
 DETACH_EPOCH = 40
-# Seconds that a run may take to begin its first epoch, on a slow machine.
+# Seconds that a run may take to reach its first epoch on a slow machine.
 PATIENCE = 300
 
 
 @pytest.fixture(scope='module')
 def options(tmp_path_factory):
-    """Epochs of a second or so, each with a checkpoint, on the dataset that draws itself."""
+    """Epochs of about a second, each with a checkpoint, on the drawn dataset."""
     return {
         'data_root': f'{tmp_path_factory.mktemp("drawn")}/',
         'teacher_ckpt': 'random',
@@ -52,7 +52,7 @@ def start(options, work_dir, log):
 
 
 def wait_until(condition, process, seconds):
-    """Return whether the process was still there when the condition held."""
+    """Return whether the process was still running when the condition became true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -64,7 +64,7 @@ def wait_until(condition, process, seconds):
 
 
 def state(work_dir):
-    """Whatever the last checkpoint counts, and what the log says of the detach."""
+    """All counters of the last checkpoint, and the shapes of its weights."""
     checkpoint = load(newest_checkpoint(str(work_dir)))
     return dict(
         epoch=checkpoint['meta']['epoch'],
@@ -109,7 +109,7 @@ def test_a_run_survives_being_killed_at_any_moment(options, tmp_path):
             saving = kills % 2 == 0
             if saving:
                 alive = wait_until(lambda: any(work_dir.glob('*.part')), process, PATIENCE)
-                # A part is there for a few thousandths of a second.
+                # The .part file exists for a few milliseconds.
                 time.sleep(dice.uniform(0, 0.008))
             else:
                 alive = process.poll() is None

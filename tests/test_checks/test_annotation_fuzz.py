@@ -1,4 +1,4 @@
-"""Annotation files from strangers: MMDetection reads them, or one sentence says what is wrong."""
+"""Fuzzed annotation files: MMDetection reads them, or they are refused in one sentence."""
 
 import json
 
@@ -22,7 +22,7 @@ _ANYTHING = st.recursive(
     max_leaves=5,
 )
 _BOXES = st.lists(st.one_of(st.integers(-70, 70), st.floats(-70, 70)), min_size=4, max_size=4)
-# Where a value goes: a list of the file, which entry of it, which field of that.
+# Where a value is put: (list of the file, index of the entry, field of the entry).
 _PLACES = st.tuples(
     st.sampled_from(['images', 'annotations', 'annotations', 'categories']),
     st.sampled_from([None, *[0, 1] * 10]),

@@ -16,7 +16,7 @@ TEACHER = dict(architecture='student.py', teacher='teacher.py')
         (TEACHER, [dict(type='rtm_kd.DistillationLossDetachHook', detach_epoch=6)], '240 steps'),
         (TEACHER, [dict(type='mmrazor.StopDistillHook', stop_epoch=6)], '240 steps'),
         (TEACHER, [dict(type='rtm_kd.DistillationLossDetachHook', detach_epoch=14)], None),
-        # Without a hook that ends it the run distils to its end.
+        # Without a hook that stops distillation, the run distils to its end.
         (TEACHER, [], None),
         (dict(type='YOLODetector'), [], None),
         (dict(architecture='pruned.py'), [dict(type='StopDistillHook', stop_epoch=1)], None),

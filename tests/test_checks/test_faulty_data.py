@@ -1,4 +1,4 @@
-"""Annotations and images with faults: used, or refused by name."""
+"""Faulty annotations and images: used, or refused by name."""
 
 import inspect
 import json
@@ -37,7 +37,7 @@ def encoded(extension, image):
 
 @pytest.fixture
 def content(data_root):
-    """The annotations of the twelve images, one box each."""
+    """Annotations of the twelve images, one box each."""
     return json.loads((data_root / 'annotations/train.json').read_text())
 
 
@@ -79,7 +79,7 @@ def own_data(data_root, tmp_path):
 
 
 def at(path, value):
-    """A change of annotations: the value at the end of a path, ``...`` to take it out."""
+    """A function that sets the value at ``path`` of the annotations; ``...`` deletes it."""
 
     def change(content):
         *parents, last = path
@@ -189,7 +189,7 @@ def test_a_box_is_compared_with_width_and_height_of_its_image(content, warnings,
     for image in content['images']:
         image.update(width=width, height=height)
     for number, annotation in enumerate(content['annotations']):
-        # Inside, and along the longer side beyond what the shorter one has.
+        # Inside the image, but beyond its shorter side if that were used for both axes.
         annotation['bbox'] = [40, 5, 9, 9] if width > height else [5, 40, 9, 9]
         if number == 3:
             annotation['bbox'] = [5, height, 9, 9]
@@ -201,12 +201,12 @@ def test_a_box_is_compared_with_width_and_height_of_its_image(content, warnings,
         '2 of 12 boxes are left out, as MMDetection does: outside its image: 2 (4, 5)'
     )
     warnings.clear()
-    # As corners these lie in the image; as a corner and a size, along one side alone, beyond it.
+    # Read as corners these are inside; read as corner and size they exceed only one side.
     for annotation in content['annotations']:
         annotation['bbox'] = [2, 20, 20, 31] if width > height else [20, 2, 31, 20]
     with pytest.raises(ValueError, match='seems to have corners for boxes'):
         check_annotations(content, 'a.json')
-    # These are in it; and those beyond it are so as corners, too.
+    # The first are inside either way, the second outside either way.
     for boxes in (([20, 2, 36, 20], [2, 20, 20, 36]), ([2, 2, 20, 40], [2, 2, 40, 20])):
         for annotation in content['annotations']:
             annotation['bbox'] = boxes[width < height]
@@ -236,7 +236,7 @@ def test_ids_that_cannot_be_sorted_are_refused_for_evaluation(content, key, fiel
     check_annotations(content, 'a.json', 'train')
     with pytest.raises(ValueError, match=rf"{key} whose \"id\" is a string.*: 1 \('one'\)"):
         check_annotations(content, 'a.json', 'val')
-    # All of one kind they are fine.
+    # Ids that are all strings can be sorted.
     for entry in content[key]:
         entry['id'] = str(entry['id'])
     for annotation in content['annotations']:
@@ -263,7 +263,7 @@ def test_valid_annotations_give_no_warning(content, warnings):
 
 def test_a_file_without_a_usable_box_is_refused(content):
     for annotation in content['annotations']:
-        annotation['bbox'] = [0.4, 0.4, 0.2, 0.2]  # of 1, as YOLO writes them
+        annotation['bbox'] = [0.4, 0.4, 0.2, 0.2]  # relative to the image, as in YOLO's format
     with pytest.raises(ValueError, match=r'has no box that can be used.*: 12 \(1, 2, 3, \.\.\.\)'):
         check_annotations(content, 'a.json')
 
@@ -282,7 +282,7 @@ def test_corners_in_place_of_sizes_are_refused(content, warnings, part):
     message = r'seems to have corners for boxes.*: \d+ \(\d+, \d+, \d+.*width = x2 - x1'
     with pytest.raises(ValueError, match=message):
         check_annotations(content, 'a.json')
-    # What the message says to do.
+    # The remedy in the message works.
     for annotation in content['annotations'][::part]:
         x, y, right, bottom = annotation['bbox']
         annotation['bbox'] = [x, y, right - x, bottom - y]
@@ -352,11 +352,11 @@ def test_each_split_needs_its_own_fields(content):
     for annotation in content['annotations']:
         del annotation['iscrowd']
     check_annotations(content, 'a.json', 'train')
-    # pycocotools would stop at it after the first epochs.
+    # Otherwise pycocotools would raise at the first evaluation.
     with pytest.raises(ValueError, match='annotations without "iscrowd": 12'):
         check_annotations(content, 'a.json', 'val')
     del content['annotations']
-    check_annotations(content, 'a.json', 'test')  # as COCO's own test sets
+    check_annotations(content, 'a.json', 'test')  # as in COCO's own test sets
     del content['annotations']
     with pytest.raises(ValueError, match='no list "annotations"'):
         check_annotations(content, 'a.json', 'val')
@@ -442,7 +442,7 @@ def test_a_thousand_evenly_spread_images_of_a_large_dataset_are_opened(
     root = own_data({})
     image = content['images'][0]
     images = [{**image, 'id': i, 'file_name': f'{i}.png'} for i in range(2500)]
-    # Of every tenth the annotations have another size.
+    # Every tenth image has another size in the annotations.
     images[::10] = [{**each, 'width': 99} for each in images[::10]]
     for each in images[12:]:
         Path(root, 'images', each['file_name']).symlink_to(Path(root, 'images', '0.png'))
@@ -486,7 +486,7 @@ def test_a_folder_that_cannot_be_listed_is_not_an_error(content, own_data, monke
 
 @pytest.fixture(params=['python', 'python -O'])
 def _assertions(request, monkeypatch):
-    """MMCV's loader as it is, and as it is without its assertions."""
+    """MMCV's loader with and without its assertions."""
     if request.param == 'python -O':
         source = textwrap.dedent(inspect.getsource(LoadImageFromFile.transform))
         names = {}
@@ -537,11 +537,11 @@ def test_other_errors_keep_their_traceback(content, own_data):
     dataset = images_of(own_data(content))
 
     def mistaken(results):
-        raise AssertionError('of my own')
+        raise AssertionError('unrelated')
 
     dataset.pipeline = mistaken
     name_faulty_images(dataset)
-    with pytest.raises(AssertionError, match='of my own'):
+    with pytest.raises(AssertionError, match='unrelated'):
         dataset[3]
 
 
@@ -552,7 +552,7 @@ def test_odd_images_and_boxes_are_trained_on(kd_config, options, content, own_da
         '1.png': encoded('.png', grey),
         '2.png': encoded('.png', PHOTO.astype(np.uint16) * 257),
         '3.png': encoded('.png', np.dstack([PHOTO, grey])),
-        # Of one pixel, and not of the size that the annotations say.
+        # One pixel, unlike the size in the annotations.
         '4.png': encoded('.png', PHOTO[:1, :1]),
     }
     content['annotations'][5]['bbox'] = [-20, -20, 50, 50]
@@ -590,13 +590,13 @@ def test_boxes_that_are_all_crowds_are_refused(content, own_data, split):
     runner.train_dataloader = runner.val_dataloader = SimpleNamespace(dataset=dataset)
     with pytest.raises(ValueError, match=f'no image of the {split} annotation file .* crowd'):
         check_datasets(runner, split)
-    # Which may be what is wanted.
+    # Without filtering, such images are trained on as background.
     dataset.filter_cfg = None
     check_datasets(runner, 'train')
 
 
 def test_a_worker_that_meets_a_damaged_image_ends_the_run(kd_config, options, content, own_data):
-    """Without hanging: the workers outlive what they raised."""
+    """It does not hang, although the workers stay alive after raising."""
     root = own_data(content, {'3.png': b'not an image'})
     options.update(data_root=root, train_num_workers=1)
     done = tool(

@@ -1,4 +1,4 @@
-"""A config that tests on other images than it trains on is pointed out."""
+"""Warnings about pipelines that resize or pad differently in training and testing."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What --resume refuses, in one sentence and before the data are built, and what it says."""
+"""Checks of --resume, made before the data are built."""
 
 import subprocess
 import sys
@@ -129,6 +129,6 @@ def test_a_second_run_in_the_same_work_dir_is_refused(kd_config, options, tmp_pa
         with pytest.raises(ValueError, match=f'another run is using {tmp_path}'):
             train(kd_config, work_dir=str(tmp_path), cfg_options=options)
         other.kill()
-    # The lock goes with the process.
+    # The lock ends with the process.
     options.update(max_epochs=1, num_epochs_stage2=0)
     assert train(kd_config, work_dir=str(tmp_path), cfg_options=options).epoch == 1

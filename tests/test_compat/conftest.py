@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def run_python(tmp_path):
-    """Run code in a Python of its own: what is imported there, and in which order, counts.
+    """Run code in a new Python process, whose imports and their order matter.
 
     Returns its standard output; a failure shows its standard error.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints from strangers: whatever the bytes, they are read or refused, and nothing runs."""
+"""Fuzzed checkpoints: any bytes are read or refused, and no code in them runs."""
 
 import pickletools
 import zipfile
@@ -21,7 +21,7 @@ _CONTENT = dict(
     optimizer=dict(state={0: dict(step=torch.tensor(3.0))}, param_groups=[dict(lr=0.1)]),
     message_hub=dict(log_scalars={'train/loss': HistoryBuffer([1.0, 2.0], [1, 1])}),
 )
-# Whatever a pickle may name; those that would do something are among them.
+# Names a pickle may refer to, harmful ones among them.
 _NAMES = st.sampled_from(
     [
         *['os system', 'posix system', 'builtins eval', 'builtins exec', 'builtins getattr'],
@@ -40,7 +40,7 @@ _STEPS = st.sampled_from(
     [
         *[b'R', b'b', b't', b'o', b's', b'u', b'a', b'e', b'0', b'2', b'Q', b'q\x00', b'h\x00'],
         *[b'\x81', b'\x85', b'\x86', b'\x8f', b'\x90', b'\x91', b'\x92', b'\x93', b'd', b'Q'],
-        # Depth, sizes that are not there, and text that is no name.
+        # Deep nesting, sizes beyond the end of the file, and text that is not a name.
         *[b'\x85' * 2000, b'2\x86' * 60, b'\x96' + b'\xff\xff\xff\x7f' + bytes(4) + b'a'],
         *[b'\x8b\xff\xff\xff\x7f', b'\x8e' + b'\xff' * 7 + b'\x7f', b'I' + b'9' * 5000 + b'\n'],
         *[b'Vos\nVsystem\n\x93', b'V\\u000a\nV\\ud800\n\x93', b'V' + b'a' * 9999 + b'\nV\n\x93'],
@@ -90,7 +90,7 @@ _DATA = st.one_of(
 )
 _SIZES = st.one_of(
     st.integers(-1, 3),
-    # Their product wraps.
+    # The product overflows.
     st.sampled_from([np.uint8(16), np.int64(2**62), np.float64(2), 2**70, True, torch.tensor(2)]),
 )
 _ARRAYS = st.builds(
@@ -101,7 +101,7 @@ _SCALARS = st.builds(lambda *arguments: Call(_SCALAR, *arguments), _DTYPES, _DAT
 
 
 def write(path, data):
-    """Put a pickle into the file that torch would have written around it."""
+    """Write a pickle into a zip file laid out as torch.save does."""
     with zipfile.ZipFile(path, 'w') as file:
         file.writestr('archive/data.pkl', data)
         file.writestr('archive/version', '3\n')
@@ -117,7 +117,7 @@ def is_read_or_refused(path):
             note(str(error))
             assert path.name in str(error) and '\n' not in str(error)
             return
-        # Every element is looked at: what numpy was lied to about would crash here.
+        # Reads every element: a forged array would crash here.
         assert str(content)
         try:
             check_state_dict(content['state_dict'], _CONTENT['state_dict'], str(path), 'it')

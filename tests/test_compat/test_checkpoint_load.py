@@ -22,7 +22,7 @@ from rtm_kd.compat import checkpoint_load
 
 
 def read(path):
-    """As everything of MMEngine reads a checkpoint: runner, hooks, init_cfg, inferencers."""
+    """Read a checkpoint as MMEngine's runner, hooks, init_cfg and inferencers do."""
     return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
 
 
@@ -147,7 +147,7 @@ HOSTILE = {
         r'attributes set on OrderedDict',
     ),
     'backward hooks': (backward_hook(), r'backward hooks'),
-    # Which would take the bytes of an array for the addresses of Python objects.
+    # Object dtype: the bytes of the array would be used as addresses of Python objects.
     'objects that are said to be none': (
         Call(np.dtype, 'O8', False, True, state=(3, '|', None, None, None, -1, -1, 0)),
         'flags set on the dtype object',
@@ -182,7 +182,7 @@ def test_what_is_refused_has_not_run(tmp_path):
         read(path)
     assert not trace.exists()
 
-    # What the file would have done, had anything run it.
+    # The file's effect, had it been executed.
     torch.load(str(path), weights_only=False)
     assert trace.exists()
 
@@ -194,7 +194,7 @@ def test_what_is_refused_has_not_run(tmp_path):
         b'(S"true"\niposix\nsystem\n.',
         b'(cposix\nsystem\nS"true"\no.',
         b'\x80\x02\x82\x01.',
-        # A call of what getattr returned.
+        # A call of the result of getattr.
         b'cbuiltins\ngetattr\n(cmmengine.logging.history_buffer\nHistoryBuffer\nVmean\ntR(I1\ntR.',
         b'\x80\x04\x8c\x05posix\x8c\x06system\x93.',
     ],
@@ -284,7 +284,7 @@ def test_a_download_is_checked_against_the_hash_in_its_name(checkpoint, tmp_path
     check(checkpoint_load.load_url(good.as_uri(), model_dir=str(folder), progress=False), content)
     with pytest.raises(pickle.UnpicklingError, match=r'begins with .* its name says 0a8c901a'):
         checkpoint_load.load_url(bad.as_uri(), model_dir=str(folder), progress=False)
-    # Also when it lies in the cache already.
+    # Also if it is already in the cache.
     (folder / good.name).write_bytes(data[:-1])
     with pytest.raises(pickle.UnpicklingError, match='damaged'):
         checkpoint_load.load_url(good.as_uri(), model_dir=str(folder), progress=False)
@@ -297,7 +297,7 @@ def test_a_download_that_is_not_a_checkpoint_names_the_cached_file(checkpoint, t
     whole = checkpoint.read_bytes()
     url = (tmp_path / 'best.pth').as_uri()
     (tmp_path / 'best.pth').write_bytes(whole[: len(whole) // 2] if data == 'half' else data)
-    for _ in range(2):  # downloaded, and met again
+    for _ in range(2):  # downloaded, then found in the cache
         with pytest.raises(pickle.UnpicklingError) as refused:
             checkpoint_load.load_url(url, model_dir=str(tmp_path / 'cache'), progress=False)
         (cached,) = (tmp_path / 'cache').rglob('*.pth')
@@ -373,7 +373,7 @@ def array(shape, kind=b'', data=b'', dtype_=None):
 
 
 BAD = {
-    # What numpy multiplies wraps: 16 x 16 in eight bits is nothing.
+    # numpy's product overflows: 16 x 16 is 0 in eight bits.
     'numbers of numpy as a shape': (array(SIXTEEN * 2 + b'\x86', data=b']'), 'not of its size'),
     'a negative shape': (array(b'J\xff\xff\xff\xff\x85', data=b']'), 'not of its size'),
     'a shape of truth values': (array(b'\x88\x85', data=b']Na'), 'not of its size'),
@@ -512,7 +512,7 @@ def test_an_old_file_without_the_content_of_a_storage_shows_no_memory(tmp_path):
     for changed in (
         data.replace(keys, b'\x80\x02].'),  # left out
         data.replace(keys, keys[:-2] + b'q\x01ah\x01a.'),
-        data[: -len(content)] + (2**62 + 4).to_bytes(8, 'little') + content[8:],  # wraps
+        data[: -len(content)] + (2**62 + 4).to_bytes(8, 'little') + content[8:],  # overflows
         data[:-1],
     ):
         path.write_bytes(changed)
@@ -523,7 +523,7 @@ def test_an_old_file_without_the_content_of_a_storage_shows_no_memory(tmp_path):
 
 
 def checkpoint_keys(data):
-    """The storages that an old file names."""
+    """Keys of the storages that an old file names."""
     return {part.split(b'q')[0] for part in [data[data.rindex(b']q\x00X') + 8 :]]}
 
 
@@ -533,6 +533,6 @@ def test_only_the_header_of_a_tar_archive_is_read(tmp_path):
         info = tarfile.TarInfo('storages')
         info.pax_headers = dict(comment='a' * 5000)
         archive.addfile(info, io.BytesIO())
-    path.write_bytes(path.read_bytes()[:600])  # nothing of what the header announces
+    path.write_bytes(path.read_bytes()[:600])  # without the content that the header announces
     with pytest.raises(pickle.UnpicklingError, match=r'old\.tar asks for a tar archive'):
         read(path)

@@ -55,7 +55,7 @@ def test_text_is_written_atomically_too(tmp_path):
 
 
 def test_ranks_that_write_one_file_do_not_disturb_each_other(tmp_path, monkeypatch):
-    """As MMEngine's LoggerHook does with the metrics of a test."""
+    """MMEngine's LoggerHook writes the metrics of a test from every rank."""
     target = tmp_path / 'metrics.json'
     replace = os.replace
 
@@ -74,12 +74,12 @@ def test_ranks_that_write_one_file_do_not_disturb_each_other(tmp_path, monkeypat
 def test_the_only_checkpoint_is_deleted_after_the_next_is_written(
     plain_config, options, tmp_path, monkeypatch
 ):
-    """With max_keep_ckpts=1; and the best one the same."""
+    """With max_keep_ckpts=1, and likewise for the best checkpoint."""
     options.pop('teacher_ckpt')
     options.update({'max_epochs': 2, 'val_interval': 1, 'val_interval_stage2': 1})
     options.update({'default_hooks.checkpoint.max_keep_ckpts': 1})
     options.update({'default_hooks.checkpoint.save_best': 'coco/bbox_mAP'})
-    # So that the second epoch is the best again.
+    # The second epoch becomes the best one.
     monkeypatch.setattr(
         CheckpointHook, 'rule_map', {**CheckpointHook.rule_map, 'greater': lambda x, y: True}
     )
@@ -95,7 +95,7 @@ def test_the_only_checkpoint_is_deleted_after_the_next_is_written(
     train(plain_config, work_dir=str(tmp_path), cfg_options=options)
 
     first, best = 'epoch_1.pth', 'best_coco_bbox_mAP_epoch_1.pth'
-    # MMEngine writes an epoch's checkpoint again once it is the best.
+    # MMEngine writes an epoch's checkpoint a second time if it is the best.
     assert seen == [
         ('epoch_1.pth', []),
         (best, [first]),
@@ -113,7 +113,7 @@ def test_the_only_checkpoint_is_deleted_after_the_next_is_written(
 
 
 def resumed(work_dir, save_best='mAP', **info):
-    """A hook as it is when a run has resumed from a checkpoint with this information."""
+    """A CheckpointHook in the state of a run resumed from a checkpoint with this information."""
     hub = MessageHub('resumed')
     hub.runtime_info.update(info)
     logger = SimpleNamespace(info=lambda text: None, warning=lambda text: None)
@@ -132,7 +132,7 @@ def resumed(work_dir, save_best='mAP', **info):
 def test_resuming_deletes_nothing_that_a_checkpoint_names(tmp_path, monkeypatch, best):
     work_dir, other = tmp_path / 'run', tmp_path / 'other'
     (tmp_path / 'here').mkdir()
-    # Whatever a fault deletes, a relative path leads nowhere else.
+    # So that a bug can delete nothing outside: relative paths stay in tmp_path.
     monkeypatch.chdir(tmp_path / 'here')
     for folder in (work_dir / 'vis_data', work_dir / 'best_of_all', other):
         folder.mkdir(parents=True)
@@ -155,7 +155,7 @@ def test_a_copied_work_dir_keeps_its_own_best(tmp_path, save_best, key):
         (folder / 'best_mAP_epoch_1.pth').touch()
     info = {f'best_ckpt{key}': str(original / 'best_mAP_epoch_1.pth'), f'best_score{key}': 0.1}
     hook, runner = resumed(copy, save_best, **info)
-    # In a moved one the best is known where it is now.
+    # In a moved work dir the best checkpoint is found at its new path.
     assert runner.message_hub.get_info(f'best_ckpt{key}') == str(copy / 'best_mAP_epoch_1.pth')
     hook.after_val_epoch(runner, dict(mAP=0.2, mAP_50=0.3))
     assert [path.name for path in original.iterdir()] == ['best_mAP_epoch_1.pth']

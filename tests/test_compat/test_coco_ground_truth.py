@@ -1,4 +1,4 @@
-"""The evaluation is right whatever the ids of the boxes and the order of the categories."""
+"""Evaluation is correct for any ids of the boxes and any order of the categories."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ def content(data_root):
 
 
 def score_of_perfect_detections(path, truth, classes=CLASSES):
-    """The mAP of what finds every box, with the labels in the order of the classes."""
+    """mAP of a detector that finds every box, with labels in the order of the classes."""
     names = {category['id']: category['name'] for category in truth['categories']}
     metric = CocoMetric(ann_file=str(path))
     metric.dataset_meta = dict(classes=classes)
@@ -113,7 +113,7 @@ def test_of_two_categories_of_one_name_the_one_with_boxes_is_used(content, tmp_p
     path = tmp_path / 'val.json'
     path.write_text(json.dumps(content))
     assert score_of_perfect_detections(path, content) == 1
-    # Which of two with boxes is meant, nobody knows.
+    # If both have boxes, it is unknown which one is meant, and both stay.
     content['annotations'][0]['category_id'] = 7
     complete_annotations(content)
     assert [category['id'] for category in content['categories']] == [7, 0, 1]

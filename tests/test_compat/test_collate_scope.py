@@ -50,5 +50,5 @@ def test_a_dataloader_of_a_config_with_a_package_base_collates(collate_fn):
         [0, 5, 1, 2, 3, 4],
         [1, 6, 1, 2, 3, 4],
     ]
-    # Whoever dumps the config later gets what the file said.
+    # A config dumped later still has the value of the file.
     assert collate_fn['_scope_'] == 'mmyolo'

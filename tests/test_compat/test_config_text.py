@@ -1,4 +1,4 @@
-"""Text of strangers in configs: it is the same after any number of writings and readings."""
+"""Untrusted text in configs: it stays the same however often it is written and read."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from rtm_kd.compat.config_text import inert
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.config import read_dumped_config
 
-# Each was run, or became something else, when MMEngine read it.
+# MMEngine executed or changed each of these when it read them.
 NAMES = (
     '{{$X:.*}}',
     "}}'+str(__import__('os').system('touch OWNED')),)#",

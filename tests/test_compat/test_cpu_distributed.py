@@ -49,7 +49,7 @@ for affine, tracked, momentum in ((True, True, 0.1), (True, True, None), (False,
     assert model[1](images[own].bfloat16()).dtype is torch.bfloat16
     synced.eval(), expected.eval()
     if tracked:
-        # Nobody waits for the others in evaluation.
+        # No process waits for the others in evaluation.
         expected.load_state_dict(synced.module.state_dict())
         torch.testing.assert_close(synced.module(images[:rank + 1]), expected(images[:rank + 1]))
 report.append('synced')
@@ -85,7 +85,7 @@ def test_syncbn_of_two_cpu_processes_equals_batchnorm_on_one(run_python, tmp_pat
 
 
 needs_cpu = pytest.mark.skipif(
-    torch.cuda.is_available(), reason='nothing is changed where there is CUDA'
+    torch.cuda.is_available(), reason='nothing is patched on a machine with CUDA'
 )
 
 

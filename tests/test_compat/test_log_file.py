@@ -54,7 +54,7 @@ def test_other_errors_while_logging_keep_their_traceback(tmp_path, capsys):
     assert 'TypeError' in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='/dev/full is of Linux')
+@pytest.mark.skipif(sys.platform != 'linux', reason='/dev/full exists only on Linux')
 def test_logging_to_a_full_device_is_reported_once(capsys):
     logger = MMLogger(uuid.uuid4().hex, log_file='/dev/full')
     for _ in range(1000):

@@ -14,8 +14,8 @@ from rtm_kd.compat import mmcv_ext, mmcv_version, package_configs
 supplied = pytest.mark.skipif(
     _ext.__spec__.origin != mmcv_ext.__file__, reason='this mmcv has compiled operators'
 )
-# Python as it starts in an environment whose site-packages are the working directory.
-# What goes wrong there, Python prints to the standard error.
+# Starts Python as in an environment whose site-packages is the working directory.
+# Errors in a .pth file go to standard error.
 START = """
 import site, sys
 sys.stderr = sys.stdout
@@ -79,7 +79,7 @@ def test_a_start_of_python_loads_the_finders_and_nothing_heavy(run_python, pth_f
 
 @pytest.fixture
 def copies(monkeypatch, tmp_path):
-    """Let the opt-in name copies of the modules, in a folder of some name."""
+    """Let the opt-in refer to copies of the modules in a folder of the given name."""
 
     def copy(name, exist=True):
         folder = tmp_path / name

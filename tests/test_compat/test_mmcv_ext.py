@@ -33,7 +33,7 @@ def greedy_nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, offs
 
 
 # Both boxes are 10 pixels wide and high if the last pixel counts, and share 50 of 150: 1/3.
-# If it does not, they are 9 wide and high, and share 36 of 126: 0.286.
+# If it does not count, they are 9 wide and high, and share 36 of 126: 0.286.
 @pytest.mark.parametrize(('offset', 'kept'), [(0, [1, 0]), (1, [1])])
 def test_nms_counts_the_last_pixel_only_with_offset(offset, kept):
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 5.0, 9.0, 14.0]])
@@ -68,7 +68,7 @@ def test_a_missing_operator_is_named_with_the_remedy():
 
 @supplied
 def test_the_module_can_be_inspected():
-    # inspect asks modules for __wrapped__ and the like, and takes any answer for a yes.
+    # inspect asks for attributes such as __wrapped__, and takes any value for a yes.
     assert inspect.unwrap(_ext) is _ext
 
 

@@ -24,7 +24,7 @@ print(get_config({config!r}).width, Config.fromfile('mine.py').width)
     [('import mmengine.hub', ''), ('', 'import mmengine.runner'), ('import mmengine.hub.hub', '')],
 )
 def test_a_base_is_found_in_an_editable_install(run_python, tmp_path, before, after):
-    """In the checkout of an editable install, say: the distribution is in site-packages then."""
+    """The package is in the checkout then, and its distribution in site-packages."""
     module = tmp_path / 'rtm_kd' / 'compat' / 'package_configs.py'
     module.parent.mkdir(parents=True)
     shutil.copy(package_configs.__file__, module)

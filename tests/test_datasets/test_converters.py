@@ -1,4 +1,4 @@
-"""YOLO's txt and VOC's XML become COCO's JSON, and nothing is dropped in silence."""
+"""Conversion of YOLO txt and Pascal VOC XML to COCO JSON; dropped labels are reported."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def read(path):
 
 
 def boxes(content):
-    """Every box as (name of its file, class, x, y, width, height)."""
+    """Sorted boxes as (file name, class, x, y, width, height)."""
     names = {category['id']: category['name'] for category in content['categories']}
     files = {image['id']: os.path.basename(image['file_name']) for image in content['images']}
     return sorted(
@@ -248,7 +248,7 @@ def roboflow_yolo(root):
     for split in ('train', 'valid'):
         draw(root / split / 'images/a.jpg', width=64 if split == 'train' else 32)
         write(root / split / 'labels/a.txt', '0 0.5 0.5 0.5 0.5')
-    # Roboflow's paths lead to the folder above.
+    # Roboflow's paths start one folder too high.
     write(
         root / 'data.yaml',
         'train: ../train/images',
@@ -398,7 +398,7 @@ def test_exports_without_a_validation_split_are_read(tmp_path, layout):
     annotations = open_annotations(tmp_path, tmp_path)
     assert annotations.format.lower() in layout.__name__.replace('ultralytics', 'yolo')
     assert annotations.classes == ['a']
-    # --val-fraction takes the images to evaluate on from these.
+    # --val-fraction splits these images.
     converted = annotations.convert(annotations.split_for('train'))
     assert converted.dropped == {}
     assert len(converted.content['images']) == len(converted.content['annotations']) == 1
@@ -415,7 +415,7 @@ def one_yolo_image(root, classes=('a',)):
 def test_classes_may_be_chosen_and_put_in_order(data_root, coco, tmp_path):
     prepared = prepare(data_root, tmp_path, classes=['square', 'disc'])
     assert prepared.class_names == ['square', 'disc']
-    # MMDetection numbers the classes as the file does, whatever the config says.
+    # MMDetection numbers classes in the file's order, regardless of the config.
     written = read(tmp_path / 'train.json')
     assert [category['name'] for category in written['categories']] == ['square', 'disc']
     assert boxes(written) == boxes(coco)
@@ -473,7 +473,7 @@ def coco_content(boxes_of=lambda name: [[1, 2, 30, 20]], names='abcd', **image):
 def photos(tmp_path):
     for name in 'abcd':
         path = draw(tmp_path / f'data/images/{name}.jpg')
-        path.write_bytes(path.read_bytes() + name.encode())  # no copy of another
+        path.write_bytes(path.read_bytes() + name.encode())  # no two alike
     return tmp_path / 'data'
 
 
@@ -494,7 +494,7 @@ def test_paths_of_another_machine_find_their_images(photos, tmp_path, name, give
     for image, letter in zip(content['images'], 'abcd'):
         image['file_name'] = name.format(letter)
     write(photos / 'result.json', json.dumps(content))
-    # --train-img is what the message names where nothing is found.
+    # The message names --train-img if no image is found.
     images = dict(train_img='images') if given else {}
     prepared = prepare(photos, tmp_path / 'out', val_fraction=0.5, **images)
     written = read(tmp_path / 'out/train.json')
@@ -653,7 +653,7 @@ def test_yolo_labels_counted_from_1_are_refused_unless_the_names_are_too(tmp_pat
 
 def test_a_yolo_class_that_is_not_there_is_pointed_out(tmp_path):
     counted_from_1(tmp_path)
-    write(tmp_path / 'classes.txt', 'cat', 'dog', 'cow')  # may be from 0, and have no cat
+    write(tmp_path / 'classes.txt', 'cat', 'dog', 'cow')  # may be counted from 0, without any cat
     prepared = prepare(tmp_path, tmp_path / 'out', val_fraction=0.5)
     assert prepared.warnings == ['no box of cat to train on']
 
@@ -702,7 +702,7 @@ def test_two_names_for_one_label_are_refused(tmp_path, names, message):
 
 @pytest.mark.parametrize('key', ['train', 'nc', 'path', 'names'])
 def test_nested_yaml_aliases_are_refused_in_one_line(tmp_path, key):
-    """Written out it would be a text of gigabytes."""
+    """Expanded it would take gigabytes."""
     one_yolo_image(tmp_path)
     nested = [f'x{i}: &x{i} [{", ".join([f"*x{i - 1}"] * 9)}]' for i in range(1, 12)]
     entries = {'train': 'images', 'val': 'images', 'names': '[a]', key: '*x11'}
@@ -748,7 +748,7 @@ def test_missing_folders_that_are_not_needed_are_ignored(tmp_path):
         write(tmp_path / f'train/labels/{name}.txt', '0 0.5 0.5 0.5 0.5')
     folders = ('train: ../train/images', 'val: ../valid/images', 'test: /content/x/test/images')
     write(tmp_path / 'data.yaml', *folders, 'names: [a]')
-    # The remedy that the message names.
+    # The remedy in the message works.
     with pytest.raises(ValueError, match=r'names \.\./valid/images.*--val-fraction 0\.2'):
         prepare(tmp_path, tmp_path / 'out')
     prepared = prepare(tmp_path, tmp_path / 'out', val_fraction=0.2)
@@ -770,7 +770,7 @@ def test_names_among_the_labels_are_found(tmp_path, places):
         draw(tmp_path / f'images/{split}/{split}.jpg')
         write(tmp_path / f'labels/{split}/{split}.txt', '0 0.5 0.5 0.5 0.5')
     for number, place in enumerate(places):
-        # labelImg adds a class where it is first met.
+        # labelImg lists classes in the order of their first use.
         write(tmp_path / place / 'classes.txt', *['cat', 'dog'][: number + 1])
     annotations = open_annotations(tmp_path, tmp_path)
     assert annotations.classes == ['cat', 'dog'][: len(places)]
@@ -805,7 +805,7 @@ VOC_LAYOUTS = [
 @pytest.mark.parametrize('layout', VOC_LAYOUTS)
 def test_voc_in_unusual_folders_is_found(tmp_path, layout):
     for images, annotations in layout.values():
-        # The same name in each split: the nearest is meant.
+        # Each split has an image of this name: the nearest one is used.
         draw(tmp_path / images / '1.jpg')
         write(tmp_path / annotations / '1.xml', xml('1.jpg', [('a', (1, 1, 9, 9), 0)]))
     found = open_annotations(tmp_path, tmp_path)
@@ -1018,12 +1018,12 @@ def test_a_box_is_inside_its_image_or_counted(corners):
         ((5, 5, 6, 6), True),
         ((5, 5, 5.9, 6), False),
         ((5, 5, 6, 5.9), False),
-        # On an image of 64x48, of which a pixel is left in it.
+        # Image of 64x48 pixels; one pixel of the box is inside.
         ((63, 47, 70, 70), True),
         ((-5, -5, 1, 1), True),
         ((63.1, 20, 70, 30), False),
         ((20, 47.1, 30, 70), False),
-        ((50, 20, 60, 30), True),  # its x is beyond the height
+        ((50, 20, 60, 30), True),  # x exceeds the height
     ],
 )
 def test_a_box_with_one_pixel_inside_the_image_is_kept(corners, kept):

@@ -6,7 +6,7 @@ from rtm_kd.datasets.split import split_coco
 
 
 def make(tmp_path, names_and_classes):
-    """COCO annotations of files of the given names, with a box of each class given."""
+    """COCO annotations for the given file names, with a box of each given class."""
     images, annotations = [], []
     for name, classes in names_and_classes:
         path = tmp_path / name

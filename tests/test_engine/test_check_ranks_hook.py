@@ -10,7 +10,7 @@ from rtm_kd.apis.train import train
 
 
 def begin(rank, config, options, distilled, machines):
-    """What a process is told that is to begin, but finds other files than the other."""
+    """Start a process that finds other files than the other rank; save its error."""
     messages = []
     for what in ('load_from', 'resume'):
         if what == 'load_from':
@@ -33,7 +33,7 @@ def test_ranks_that_loaded_different_checkpoints_do_not_start(
 ):
     for rank in range(2):
         (tmp_path / str(rank)).mkdir()
-    # Only the first process saves, and here its disk is no other's.
+    # Only rank 0 saves, and here the ranks do not share a disk.
     shutil.copy(distilled / 'epoch_2.pth', tmp_path / '0')
     in_processes(2, begin, kd_config, options, distilled, tmp_path)
     for rank in range(2):

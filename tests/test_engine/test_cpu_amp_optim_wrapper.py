@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it
 
 @pytest.fixture
 def dtypes(monkeypatch):
-    """Precision of the features that were compared: student's, teacher's and the loss's."""
+    """Dtypes of the compared features: (student, teacher, loss)."""
     seen = []
     original = ConfigurableDistiller.compute_distill_losses
 
@@ -44,7 +44,7 @@ def test_a_run_changes_to_bfloat16_and_back(kd_config, options, tmp_path, distil
     tensors = mixed['state_dict'].values()
     assert {tensor.dtype for tensor in tensors} == {torch.float32, torch.int64}
     assert all(tensor.isfinite().all() for tensor in tensors)
-    # Three in the first epoch; after the fourth and the sixth iteration.
+    # Three in the first epoch, then after the fourth and the sixth iteration.
     assert {int(state['step']) for state in mixed['optimizer']['state'].values()} == {5}
 
     train_epoch(3, tmp_path)

@@ -1,4 +1,4 @@
-"""The end of distillation at an epoch, and resuming around it."""
+"""The end of distillation, and resuming before and after it."""
 
 import gc
 import json
@@ -14,12 +14,12 @@ from rtm_kd.engine.hooks import DistillationLossDetachHook
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.utils import load_config
 
-DETACH_EPOCH = 2  # of three, three iterations each
+DETACH_EPOCH = 2  # of three epochs of three iterations each
 
 
 @pytest.fixture
 def teacher_runs(monkeypatch):
-    """Record every run of a teacher on a training batch; building only probes it."""
+    """Record every forward pass of a teacher on a training batch."""
     runs = []
     record = FrozenTeacher.record
 
@@ -32,7 +32,7 @@ def teacher_runs(monkeypatch):
 
 
 def logged(work_dir):
-    """The training lines of the newest log, one a iteration."""
+    """The training lines of the newest log, one per iteration."""
     newest = max(Path(work_dir).glob('*/vis_data/scalars.json'))
     lines = [json.loads(line) for line in newest.read_text().splitlines()]
     return [line for line in lines if 'loss' in line]
@@ -63,7 +63,7 @@ def test_resuming_on_either_side_of_the_detach(
 ):
     options.update(max_epochs=4, num_epochs_stage2=2)
     if runs == 0:
-        # Whoever needs no teacher may have deleted its file.
+        # After the detach the teacher's file may be gone.
         options['teacher_ckpt'] = 'gone.pth'
     runner = train(
         kd_config,

@@ -1,4 +1,4 @@
-"""The warning when distillation starts to hurt."""
+"""The warning when the student's features outgrow their batch norms."""
 
 import re
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ def logged(kd_config, options, work_dir):
 
 
 def shifts(log):
-    """Of each evaluation: level -> feature shift."""
+    """level -> feature shift, for each evaluation."""
     lines = re.findall(r'feature shift in evaluation \(1: as in training\): (.*)', log)
     return [
         dict((name, float(value)) for name, value in map(str.split, line.split(', ')))
@@ -43,7 +43,7 @@ def test_features_that_outgrow_their_norm_give_a_warning(kd_config, options, tmp
     log = logged(kd_config, options, tmp_path)
     assert all(levels['fpn1'] > 3 for levels in shifts(log))
     warnings = [line for line in log.splitlines() if 'WARNING' in line and 'evaluation' in line]
-    # MMEngine shows a warning once.
+    # MMEngine shows a repeated warning only once.
     assert len(warnings) == 1 and 'the features of fpn1 are' in warnings[0]
 
 

@@ -15,7 +15,7 @@ HOOK = dict(type='rtm_kd.FeatureVisualizationHook', num_images=2)
 
 @pytest.fixture
 def with_hook(kd_config, tmp_path):
-    """A config with the hook, as a person adds it to theirs."""
+    """A config to which the hook was added as a user would."""
 
     def write(base=kd_config, **arguments):
         path = tmp_path / 'own.py'
@@ -27,7 +27,7 @@ def with_hook(kd_config, tmp_path):
 
 
 def pictures(work_dir):
-    """(image, iteration) -> the picture that MMEngine's own backend saved."""
+    """(image, iteration) -> picture saved by MMEngine's own backend."""
     found = {}
     for path in Path(work_dir).glob('*/vis_data/vis_image/*.png'):
         number, step = re.fullmatch(r'attention_(\d+)_(\d+)', path.stem).groups()
@@ -58,7 +58,7 @@ def test_draws_teacher_and_student_and_from_the_detach_on_the_student_alone(
     assert (first[:, photograph] == last[:, photograph]).all()
     assert (first[:, teacher] == last[:, teacher]).all()
     assert (first[:, student] != last[:, student]).any()
-    # The session's run differs in the hook alone.
+    # The run of the fixture ``distilled`` differs only in the hook.
     assert losses(tmp_path / 'run') == losses(distilled)
 
 
@@ -69,7 +69,7 @@ def test_draws_by_iteration_and_in_a_resumed_run(with_hook, options, tmp_path, d
         resume=str(distilled / 'epoch_2.pth'),
         cfg_options=options,
     )
-    # Iterations 7 to 9 are left, and a run that goes on has been drawn at its beginning.
+    # Iterations 7 to 9 are left; a resumed run is not drawn again at its start.
     assert sorted(pictures(tmp_path / 'run')) == [(0, 8)]
 
 

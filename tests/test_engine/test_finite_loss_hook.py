@@ -12,12 +12,12 @@ from rtm_kd.apis.train import train
 from rtm_kd.engine.hooks import FiniteLossHook
 from rtm_kd.models.algorithms import FpnTeacherDistill
 
-ITERATIONS = 3  # of an epoch
+ITERATIONS = 3  # per epoch
 
 
 @pytest.fixture
 def spoil(monkeypatch):
-    """Change a distillation loss in the iteration of this number, counted from 0."""
+    """Change a distillation loss in the given iteration, counted from 0."""
     loss = FpnTeacherDistill.loss
     spoilt = {}
     done = []
@@ -73,9 +73,9 @@ def test_a_nan_loss_ends_the_run_which_resumes_from_its_last_checkpoint(
 
 
 def test_weights_broken_by_a_finite_loss_are_not_saved(kd_config, options, tmp_path, spoil):
-    # The root of zero has an infinite gradient.
+    # The square root has an infinite gradient at zero.
     spoil(0, lambda loss: loss + (loss * 0).sqrt())
-    options['train_dataloader.dataset.indices'] = 4  # one iteration, and then it saves
+    options['train_dataloader.dataset.indices'] = 4  # one iteration, then a checkpoint
     work_dir = tmp_path / 'run'
     with pytest.raises(ValueError) as stopped:
         train(kd_config, work_dir=str(work_dir), cfg_options=options)
@@ -83,12 +83,12 @@ def test_weights_broken_by_a_finite_loss_are_not_saved(kd_config, options, tmp_p
     assert 'epoch 1: architecture.' in str(stopped.value)
     assert 'there is no checkpoint yet' in str(stopped.value)
     assert checkpoints(work_dir) == []
-    # What it did until then can be read all the same.
+    # The log up to that point can still be read.
     assert 'Epoch(train)' in next(work_dir.glob('*/*.log')).read_text()
 
 
 class Run:
-    """What the hook sees of a runner with mixed precision, whose scale is halved at each fault."""
+    """A minimal runner with mixed precision, whose loss scale is halved at each NaN or Inf."""
 
     epoch = 0
     train_dataloader = range(100)
@@ -114,7 +114,7 @@ class Run:
 
 def test_without_mixed_precision_the_first_nan_loss_ends_the_run(tmp_path):
     run = Run(tmp_path)
-    run.iterate(1.0, accuracy=math.nan)  # which is only logged
+    run.iterate(1.0, accuracy=math.nan)  # only logged, not part of the total
     with pytest.raises(ValueError, match='loss_cls is nan, loss_bbox is inf; stopped'):
         run.iterate(math.nan, loss_cls=math.nan, loss_bbox=math.inf, loss_other=1.0)
     with pytest.raises(ValueError, match=r'none .* finite \(loss_cls, loss_bbox\), .* weights'):
@@ -161,7 +161,7 @@ def test_a_loss_scale_of_zero_ends_the_run(tmp_path):
 def test_weights_with_nan_or_inf_are_neither_saved_nor_resumed(tmp_path, name):
     run = Run(tmp_path)
     run.model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    # A buffer may be infinite on purpose.
+    # Buffers may be infinite on purpose.
     run.model.register_buffer('mask', torch.tensor(-math.inf))
     checkpoint = dict(state_dict=run.model.state_dict())
     run.hook.before_save_checkpoint(run, checkpoint)

@@ -14,7 +14,7 @@ RECIPES = sorted((ROOT / 'configs').rglob('kd_*_coco.py'))
 
 @pytest.fixture
 def options(options):
-    """A batch of four images, and a learning rate of 0.001 that is for eight."""
+    """A batch of four images and a learning rate of 0.001 meant for eight."""
     del options['teacher_ckpt']
     return {**options, 'max_epochs': 1, 'auto_scale_lr': dict(base_batch_size=8, enable=False)}
 
@@ -103,8 +103,8 @@ def test_a_config_that_cannot_be_scaled_is_refused(plain_config, options, tmp_pa
 
 @pytest.mark.parametrize('config', RECIPES, ids=[path.stem for path in RECIPES])
 def test_each_recipe_has_its_batch_size_and_its_whole_schedule_is_scaled(config):
-    """What MMEngine scales is the highest learning rate: a lowest one in figures would stay."""
-    # Other images a process are another batch, and not another recipe.
+    """MMEngine scales only the base learning rate: an absolute eta_min would stay."""
+    # More images per process change the batch, not the recipe's base batch size.
     cfg = load_config(str(config), dict(train_batch_size_per_gpu=3))
     processes, images = map(
         int, re.search(r"_base_ = '.*_(\d+)xb(\d+)-", config.read_text()).groups()

@@ -9,7 +9,7 @@ from rtm_kd.utils import load_config
 
 @pytest.mark.parametrize('side', ['plain_config', 'kd_config'])
 def test_training_starts_from_a_published_distilled_checkpoint(side, request, options, tmp_path):
-    """A file as MMRazor leaves it: the student inside, beside the teacher and the connectors."""
+    """MMRazor's file holds the student together with teacher and connectors."""
     config = request.getfixturevalue(side)
     if side == 'plain_config':
         options.pop('teacher_ckpt')

@@ -1,4 +1,4 @@
-"""The same random numbers in two runs of one seed, although one draws more."""
+"""Two runs of one seed get the same random numbers, although one draws more."""
 
 import random
 from types import SimpleNamespace
@@ -17,21 +17,21 @@ def drawn():
 
 
 def numbers(seed, more, start=0, iterations=4, epoch=2):
-    """What a run draws for its weights and in each iteration, and ``more`` besides."""
+    """Numbers drawn for the weights and in each iteration, with ``more`` extra draws."""
     hook, runner = PairedRandomnessHook(), SimpleNamespace(seed=seed, iter=start)
     for generator in (random.seed, np.random.seed, torch.manual_seed):
         generator(123 + more)
     hook.before_run(runner)
     found = {'weights': drawn()}
     for _ in range(more):
-        drawn()  # as a teacher's weights do
+        drawn()  # as for a teacher's weights
     for runner.iter in range(start, iterations):
         if runner.iter in (start, epoch):
             hook.before_train_epoch(runner)
         found[runner.iter] = drawn()
         for _ in range(more):
-            drawn()  # as a loss does that masks
-        # As EMA and the schedulers find it: the loop counts afterwards.
+            drawn()  # as in a loss with random masks
+        # The loop increments runner.iter only after the hooks.
         hook.after_train_iter(runner, runner.iter % epoch)
     return found
 
@@ -40,7 +40,7 @@ def numbers(seed, more, start=0, iterations=4, epoch=2):
 def test_runs_of_one_seed_draw_the_same(seed):
     alone = numbers(seed, more=0)
     assert numbers(seed, more=3) == alone
-    # Of no two iterations the same, and of every generator.
+    # Every generator gives different numbers in each iteration.
     for values in zip(*alone.values()):
         assert len(set(values)) == len(alone)
 

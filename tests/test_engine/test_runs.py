@@ -16,7 +16,7 @@ def test_runs_of_one_config_and_second_share_nothing(plain_config, options, tmp_
         runners.append(build_runner(cfg))
         runners[-1].visualizer.add_scalar(name, 1)
         if name == 'first':
-            # As a run that could not begin does.
+            # As after a run that could not start.
             shutil.rmtree(tmp_path / name)
     first, second = runners
     for part in ('logger', 'message_hub', 'visualizer', 'default_scope'):

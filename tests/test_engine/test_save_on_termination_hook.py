@@ -12,12 +12,12 @@ from rtm_kd.engine.hooks import SaveOnTerminationHook
 from rtm_kd.engine.hooks.save_on_termination_hook import SkipFirstSamples
 from rtm_kd.utils.checkpoint import newest_checkpoint
 
-ITERATIONS = 3  # of an epoch
+ITERATIONS = 3  # per epoch
 
 
 @pytest.fixture
 def iterations(monkeypatch):
-    """Iterations that were trained; at those in ``iterations.asked`` the run gets a SIGTERM."""
+    """List of trained iterations; those in ``iterations.asked`` send the run a SIGTERM."""
 
     class Iterations(list):
         asked = ()
@@ -36,7 +36,7 @@ def iterations(monkeypatch):
 
 
 def counters(path):
-    """Whatever a checkpoint counts."""
+    """All counters of a checkpoint."""
     checkpoint = load(str(path))
     return dict(
         epoch=checkpoint['meta']['epoch'],
@@ -71,7 +71,7 @@ def test_a_terminated_run_resumes_where_it_stopped(
 def test_a_terminated_validation_is_repeated_after_resuming(
     kd_config, options, tmp_path, distilled, monkeypatch
 ):
-    """A cluster waits half a minute, a validation may take several."""
+    """A cluster waits half a minute before SIGKILL; a validation may take longer."""
     validated = []
     after_val_iter = SaveOnTerminationHook.after_val_iter
 
@@ -87,7 +87,7 @@ def test_a_terminated_validation_is_repeated_after_resuming(
     with pytest.raises(SystemExit) as ended:
         train(kd_config, work_dir=str(tmp_path), cfg_options=options)
     assert ended.value.code == 143
-    # The weights of the training and those of EMA are where they belong.
+    # Trained and averaged weights are not swapped.
     saved, regular = (load(str(tmp_path / name)) for name in ('terminated.pth', 'epoch_2.pth'))
     for part in ('state_dict', 'ema_state_dict'):
         assert all(torch.equal(saved[part][name], regular[part][name]) for name in regular[part])
@@ -102,7 +102,7 @@ def test_a_terminated_validation_is_repeated_after_resuming(
 def test_a_run_resumes_with_another_batch_size(
     kd_config, options, tmp_path, distilled, iterations, asked, trained
 ):
-    """Or on another number of GPUs: an epoch has another number of iterations then."""
+    """An epoch then has another number of iterations, as with another number of GPUs."""
     resume = str(distilled / 'epoch_1.pth')
     if asked:
         # After four of twelve images.
@@ -119,7 +119,7 @@ def test_a_resumed_epoch_reads_only_its_remaining_batches():
     whole = range(10)
     rest = SkipFirstSamples(whole, 4)
     assert list(rest) == [4, 5, 6, 7, 8, 9]
-    # Schedulers and loops count the iterations of an epoch by it.
+    # Schedulers and loops use the dataloader's full length.
     assert len(rest) == 10
 
 
@@ -132,7 +132,7 @@ def test_resuming_without_a_checkpoint_starts_from_scratch(kd_config, options, t
         options.update(max_epochs=1, num_epochs_stage2=0)
         runner = train(kd_config, work_dir=str(tmp_path), resume='auto', cfg_options=options)
         assert runner.iter == ITERATIONS
-        # And a program around the run has its signal back.
+        # The signal handler of the calling program is restored.
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)

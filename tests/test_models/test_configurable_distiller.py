@@ -1,4 +1,4 @@
-"""What of a distillation runs as one function, and that it computes what the modules do."""
+"""Fusing of norms and divergence: when it applies, and that the result is the same."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from rtm_kd.models.losses import ChannelWiseDivergence, cwd
 from rtm_kd.registry import MODELS
 
 PKD_NORM = dict(type='BN', affine=False, track_running_stats=False)
-# A width that stays the same, so that a norm fits on either side of the convolution.
+# Equal widths, so that a norm fits on either side of the convolution.
 STUDENT = dict(
     type='ConvModuleConnector', in_channel=6, out_channel=6, norm_cfg=PKD_NORM, act_cfg=None
 )
@@ -17,7 +17,7 @@ TEACHER = dict(type='NormConnector', in_channels=6, norm_cfg=PKD_NORM)
 
 @pytest.fixture
 def fused(monkeypatch):
-    """How often the norms and the divergence ran as one function."""
+    """A list with one entry per call of the fused function."""
     calls = []
     own = cwd.pkd_channel_wise_divergence
     monkeypatch.setattr(
@@ -27,7 +27,7 @@ def fused(monkeypatch):
 
 
 def losses(student=STUDENT, teacher=TEACHER, **loss):
-    """The loss of some features by the default path, and module by module."""
+    """The loss on random features by the default path and by the reference."""
     torch.manual_seed(0)
     recorders = dict(fpn=dict(type='ModuleOutputs', source='neck'))
     cfg = dict(
@@ -47,7 +47,7 @@ def losses(student=STUDENT, teacher=TEACHER, **loss):
         default = MODELS.build(cfg)
         reference = MODELS.build(dict(cfg, reference=True))
     reference.load_state_dict(default.state_dict())
-    # Of a small variance, beside which an eps counts; and not around zero, where ReLU is.
+    # A small variance makes eps matter; a mean above zero keeps ReLU from cutting half.
     features = 0.1 * torch.randn(2, 4, 6, 8, 8) + 0.05
     records = [dict(fpn=[feature]) for feature in features]
     return [each.compute_distill_losses(*records)['loss'] for each in (default, reference)]

@@ -80,7 +80,7 @@ def test_only_a_norm_in_last_place_is_split_off(change, split):
 
 
 def test_yolov5s_optimizer_takes_connectors_whose_norm_has_no_weight():
-    """MMYOLO's constructor, YOLOv8's too, hands the optimizer the weight of every BatchNorm."""
+    """MMYOLO's optimizer constructors pass on the weight of every BatchNorm, even None."""
     cfg = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
     connectors = torch.nn.ModuleList(
         [

@@ -92,7 +92,7 @@ def test_fused_takes_half_precision_features():
 
 
 def test_fused_gradients_of_half_precision_survive_under_a_loss_scale():
-    """Of one position among thousands the gradient is smaller than any half."""
+    """The gradient of one position among thousands is below the range of float16."""
     torch.manual_seed(0)
     S, T = torch.randn(2, 8, 16, 40, 40).unbind()
     S, half = S.half().float().requires_grad_(), S.half().requires_grad_()

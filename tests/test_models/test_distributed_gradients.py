@@ -1,4 +1,4 @@
-"""Several processes learn from a batch what one process does."""
+"""Several processes compute the same updates from a batch as one process."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config
 
-IMAGES = 6  # of a batch, of all processes together
+IMAGES = 6  # per batch, over all processes
 # Two updates of two batches each. Before the last batch the teacher is detached.
 BATCHES, ACCUMULATED, LAST_DISTILLED = 4, 2, 2
 
@@ -30,15 +30,15 @@ def model(kd_config, options):
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmyolo'):
         model = MODELS.build(cfg)
-    # Boxes as large as the true ones. RTMDet divides its losses by the overlap of both, unless
-    # it is less than one in the mean of the processes.
+    # Predicted boxes as large as the true ones: RTMDet divides its losses by their overlap, which
+    # is clamped to at least one in the mean over the processes.
     for branch in model.student.bbox_head.head_module.rtm_reg:
         torch.nn.init.constant_(branch.bias, 2)
     return model.train()
 
 
 def batches(own):
-    """Batches of some of the images. The last ones have no boxes."""
+    """Batches of the given images. The last images have no boxes."""
     dice = torch.Generator().manual_seed(1)
     for _ in range(BATCHES):
         inputs = torch.randn(IMAGES, 3, 64, 64, generator=dice)
@@ -79,7 +79,7 @@ def own_images(rank, count):
 
 def learn_together(rank, count, model, everywhere, folder):
     init_dist('pytorch')
-    # What Runner.wrap_model does with sync_bn='torch', or a config with norm_cfg.type='SyncBN'.
+    # As Runner.wrap_model with sync_bn='torch', or a config with norm_cfg.type='SyncBN'.
     if everywhere:
         model = convert_sync_batchnorm(model)
     else:
@@ -89,7 +89,7 @@ def learn_together(rank, count, model, everywhere, folder):
 
 
 def let_each_process_normalise_its_own(distiller, count):
-    """PKD's norms are over the images that a process has."""
+    """Compute PKD's norms over the images of each process separately."""
     of_images = distiller.compute_distill_losses
 
     def compute_distill_losses(*records_and_size):

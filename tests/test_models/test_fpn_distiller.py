@@ -1,4 +1,4 @@
-"""The short form of a distiller is the wiring that the COCO recipes spell out."""
+"""The distiller's short form expands to the wiring that the COCO recipes spell out."""
 
 import copy
 
@@ -60,7 +60,7 @@ def test_the_short_form_expands_to_the_full_wiring(config, earlier):
     short = load_config(str(ROOT / 'configs' / config))
     assert short.model.distiller.type == 'rtm_kd.FpnDistiller'
     assert expand(short.model.distiller) == long.model.distiller
-    # What is in full already stays.
+    # A config in full form stays unchanged.
     assert expand(long.model.distiller) == long.model.distiller
 
 

@@ -111,7 +111,7 @@ def with_trained_teacher_connector(cfg):
 
 
 def with_two_levels_of_the_student(cfg):
-    # The student's second level taught by its third, each brought to the other's width.
+    # The student's own feature as the target, through the connector of another level.
     mapping = cfg.distiller.loss_forward_mappings.loss_pkd_fpn0
     mapping.preds_T = dict(from_student=True, recorder='fpn0', connector='fpn1_s')
     del cfg.distiller.connectors['fpn0_t']
@@ -153,7 +153,7 @@ def test_losses_are_float32_under_mixed_precision(loss):
         )
     )
     torch.manual_seed(0)
-    # Alike, as late in training: half precision's rounding would be all that is left.
+    # Nearly equal, as late in training, where rounding to half would dominate.
     teacher = torch.randn(2, 3, 8, 8).bfloat16()
     student = (teacher + 0.01 * torch.randn(2, 3, 8, 8)).bfloat16()
     expected = distiller.distill_losses['loss'](student.float(), teacher.float())
@@ -163,7 +163,7 @@ def test_losses_are_float32_under_mixed_precision(loss):
 
 
 def test_the_teacher_gives_the_same_features_with_its_norms_folded(tmp_path):
-    """Exactly but for rounding; recorded norms stay."""
+    """Equal except for rounding; recorded norms are not folded."""
     cfg = load_config(_config_file(RTMDET_S, tmp_path)).model
     torch.manual_seed(0)
     model = MODELS.build(cfg)
@@ -190,7 +190,7 @@ def test_the_teacher_gives_the_same_features_with_its_norms_folded(tmp_path):
 
 
 def test_the_scope_key_of_mmrazors_configs_works(model_cfg):
-    """A config that spells its types without a prefix, under ``_scope_='rtm_kd'``."""
+    """Types without a prefix under ``_scope_='rtm_kd'``, as in MMRazor's configs."""
 
     def strip(value):
         if isinstance(value, dict):
@@ -216,7 +216,7 @@ def with_a_loss_that_is_only_logged(cfg):
 
 @pytest.mark.parametrize('change', [None, with_a_loss_that_is_only_logged])
 def test_every_trained_weight_has_a_gradient_in_every_step(model_cfg, change):
-    """What DDP relies on, unless it has to look for them (find_unused_parameters)."""
+    """DDP needs this, unless find_unused_parameters is set."""
     if change is not None:
         change(model_cfg)
     model = MODELS.build(model_cfg).train()

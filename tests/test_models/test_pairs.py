@@ -1,4 +1,4 @@
-"""Which student learns from which teacher, and what is said where none can."""
+"""Which students and teachers fit together, and the errors if they do not."""
 
 import copy
 import logging
@@ -49,7 +49,7 @@ def loaded_cfg():
 
 @pytest.fixture
 def model_cfg(loaded_cfg):
-    """RTMDet-tiny from RTMDet-s, with no channels typed."""
+    """RTMDet-tiny from RTMDet-s, without channels in the config."""
     return copy.deepcopy(loaded_cfg)
 
 
@@ -63,7 +63,7 @@ def recorded(cfg, side, source):
     [
         (TINY, MEDIUM, (96, 192)),
         (SMALL, TINY, (128, 96)),
-        # The convolution stays where both are as wide: the recipe has it.
+        # Equal widths keep their convolution, as in the recipe.
         (TINY, TINY, (96, 96)),
     ],
 )
@@ -101,7 +101,7 @@ def test_missing_channels_are_inferred_beside_typed_ones_and_in_lists(model_cfg)
         dict(type='ConvModuleConnector', act_cfg=None),
         connectors.fpn1_t,
     ]
-    # Behind a connector of its own the teacher has fewer channels, and the student needs as many.
+    # The teacher's own connector reduces its channels; the student has to match that.
     connectors.fpn2_t = dict(type='rtm_kd.ConvModuleConnector', out_channel=32)
     model = MODELS.build(model_cfg)
     built = model.distiller.connectors
@@ -162,7 +162,7 @@ def test_features_that_cannot_be_compared_are_refused_with_the_reason(model_cfg,
 
 
 def test_a_recorder_in_the_head_makes_both_heads_run(model_cfg):
-    """And the teacher's head is loaded, run and checked only then."""
+    """The teacher's head is loaded, run and checked only in this case."""
     assert MODELS.build(model_cfg).teacher.bbox_head is None
     distiller = model_cfg.distiller
     for recorders in (distiller.student_recorders, distiller.teacher_recorders):
@@ -185,7 +185,7 @@ def test_an_output_of_the_whole_neck_can_be_named(model_cfg):
 
 
 def test_four_levels_may_learn_from_four(model_cfg):
-    """At stride 64 one position is left of the images that the connectors are fitted on."""
+    """At stride 64 the images used to infer channels have a single position."""
     model_cfg.architecture = model_cfg.teacher = YOLOV5_P6
     distiller = model_cfg.distiller
     for side in ('student', 'teacher'):
@@ -198,7 +198,7 @@ def test_four_levels_may_learn_from_four(model_cfg):
 def test_a_student_that_needs_a_compiled_operator_is_refused(model_cfg):
     with_two_stages(model_cfg)
     for i in range(3):
-        # Its finest level has stride 4, and the teacher's has 8.
+        # Its finest level has stride 4, the teacher's 8.
         model_cfg.distiller.student_recorders[f'fpn{i}'].source = f'neck.fpn_convs.{i + 1}.conv'
     model = MODELS.build(model_cfg).train()
     sample = DetDataSample(metainfo=dict(img_shape=(64, 64), pad_shape=(64, 64)))
@@ -227,7 +227,7 @@ def test_a_teacher_smaller_than_its_student_gives_one_warning(
 
 
 def test_a_teacher_gets_images_in_its_own_normalisation(model_cfg):
-    """A student of YOLOv8 sees RGB from 0 to 1, RTMDet knows BGR around 0."""
+    """YOLOv8 scales RGB to [0, 1], RTMDet normalises BGR by mean and std."""
     model_cfg.architecture = YOLOV8
     recorded(model_cfg, 'student', 'neck.out_layers.{}')
     teacher = build_detector(TINY, 'teacher').eval()
@@ -361,7 +361,7 @@ def test_an_invalid_scale_by_is_refused(model_cfg, scale_by):
 
 
 def test_a_layer_that_cannot_train_in_channels_last_stays_contiguous():
-    """A convolution of YOLOv6's first layer, on which oneDNN writes past its memory."""
+    """A convolution of YOLOv6's first layer, in which oneDNN writes out of bounds."""
     conv = nn.Conv2d(3, 16, 1, stride=2, bias=False)
     other = nn.Conv2d(16, 16, 3, padding=1)
     model = nn.Sequential(conv, other)

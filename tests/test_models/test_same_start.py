@@ -1,4 +1,4 @@
-"""A distillation changes the student by its losses, and by nothing else."""
+"""Distillation changes the student only by its losses."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ STUDENT_CONFIG = str(ROOT / 'configs/custom_dataset/rtmdet_student.py')
 
 
 class ChannelsLast(Hook):
-    """What the default step does to the student, done to a plain detector."""
+    """Train a plain detector in channels_last, as the default step does with a student."""
 
     priority = 'VERY_HIGH'
 
@@ -24,7 +24,7 @@ class ChannelsLast(Hook):
         to_channels_last(model)
 
         def init_weights():
-            # Random numbers fill a tensor in the order of its memory.
+            # Random init fills storage order, which channels_last would change.
             with _contiguous(model):
                 initialise()
 

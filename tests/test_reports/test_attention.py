@@ -28,7 +28,7 @@ def test_attention_is_where_the_channels_respond():
     feature = torch.zeros(1, 4, 8, 8)
     feature[:, :, 2, 5] = 3.0
     assert spatial_attention(feature).flatten().argmax() == 2 * 8 + 5
-    # A map that says nothing attends everywhere alike, in half precision too.
+    # A constant map gives uniform attention, in half precision too.
     torch.testing.assert_close(
         spatial_attention(torch.zeros(1, 4, 8, 8, dtype=torch.bfloat16)),
         torch.full((1, 8, 8), 1 / 64),

@@ -35,7 +35,7 @@ def test_an_object_is_found_once_and_by_its_class():
             ([0, 0, 10, 7], 0, 0.9),
             ([0, 4, 10, 10], 0, 0.8),  # the same object again
             (RIGHT, 0, 0.7),  # another class
-            ([50, 50, 60, 60], 1, 0.01),  # beneath notice
+            ([50, 50, 60, 60], 1, 0.01),  # below the score threshold
         ),
         truth,
     )
@@ -48,7 +48,7 @@ def test_an_overlap_of_one_half_or_more_is_a_match():
     for height, found in ((5, True), (4.9, False), (6, True)):
         detections = match(detected(([0, 0, 10, height], 0, 0.9)), truth)
         assert (detections.partners.tolist() == [0]) == found
-    # And of a crowd a half of the detection has to be in it.
+    # For a crowd, half of the detection has to be inside it.
     crowd = annotated(([0, 0, 60, 40], 0, 1))
     for left, counted in ((54, 0), (55, 0), (56, 1)):
         found = match(detected(([left, 0, left + 10, 10], 0, 0.9)), crowd)

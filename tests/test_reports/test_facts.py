@@ -10,7 +10,7 @@ from rtm_kd.reports.facts import _settings
         ('OptimWrapper', False),
         ('AmpOptimWrapper', True),
         ('mmengine.AmpOptimWrapper', True),
-        # What --amp makes of it on a CPU.
+        # The wrapper that --amp sets on a CPU.
         ('rtm_kd.CpuAmpOptimWrapper', True),
     ],
 )

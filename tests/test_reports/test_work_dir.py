@@ -25,7 +25,7 @@ PER_EPOCH = 10
 
 
 def trained(step, **values):
-    """A line of MMEngine's log at an iteration, counted from 1."""
+    """A line of MMEngine's log for an iteration, counted from 1."""
     epoch = (step - 1) // PER_EPOCH + 1
     return {
         'loss': 1.0,
@@ -48,7 +48,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def write(root):
-    """Write what a run leaves that began at a time, and return its work dir."""
+    """Write the files of a run started at ``time``, and return its work dir."""
 
     def write(lines, time='20260102_030405', log=True, config=CONFIG, end='\n'):
         folder = root / time
@@ -87,12 +87,12 @@ def test_reads_losses_metrics_marks_and_environment(write):
 
 def test_iterations_logged_twice_are_read_from_the_later_start(write):
     write([trained(5), trained(10), evaluated(1, 0.1), trained(15), trained(20), evaluated(2, 0.2)])
-    # It went on from the checkpoint of the first epoch, with another interval of logging.
+    # Resumed from the checkpoint of epoch 1, with another logging interval.
     later = [trained(14, loss=9.0), trained(18, loss=8.0), evaluated(2, 0.3)]
     run = WorkDir(write(later, time='20260102_050000'))
     assert run.curve('loss') == [(0.5, 1.0), (1.0, 1.0), (1.4, 9.0), (1.8, 8.0)]
     assert run.val_curve('coco/bbox_mAP') == [(1, 0.1), (2, 0.3)]
-    # A test in the same work dir logs nothing of training and takes nothing away.
+    # A test in the same work dir adds no training lines and removes none.
     assert WorkDir(write([], time='20260102_060000')).curve('loss') == run.curve('loss')
 
 
@@ -101,7 +101,7 @@ def test_a_log_that_ends_in_the_first_epoch_with_half_a_line_is_read(write, log)
     run = WorkDir(write([trained(2), trained(4)], log=log, end='\n{"loss": 1.0, "ste'))
     assert len(run.curve('loss')) == 2
     assert run.metric() is None and not run.finished
-    # How long an epoch is only the log tells.
+    # Only the log tells the length of an epoch.
     assert run.position == (0.4 if log else 1)
     with pytest.raises(ValueError, match='has no checkpoint yet'):
         run.read_checkpoint()
@@ -137,7 +137,7 @@ def test_the_newest_readable_checkpoint_is_used(write, root):
         torch.save(dict(state_dict=dict(weight=torch.zeros(epoch))), root / f'epoch_{epoch}.pth')
     (root / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
     assert run.read_checkpoint()[1] == root / 'epoch_2.pth'
-    # A run that is at work may be writing it.
+    # A running training may be writing it.
     (root / 'epoch_2.pth').write_bytes((root / 'epoch_2.pth').read_bytes()[:100])
     content, path = run.read_checkpoint()
     assert path == root / 'epoch_1.pth' and len(content['state_dict']['weight']) == 1

@@ -27,7 +27,7 @@ def report(tmp_path_factory):
 def test_reports_where_a_step_spends_its_time(report):
     results = report['results']
     runs_teacher = {name for name, result in results.items() if result['parts']['teacher'] > 0}
-    # MMRazor's teacher runs on after its hook has stopped the distillation.
+    # MMRazor's teacher keeps running after its hook has stopped distillation.
     assert runs_teacher == {'mmrazor', 'mmrazor stopped', 'rtm_kd'}
     compares = {name for name, result in results.items() if result['parts']['distillation'] > 0}
     assert compares == {'mmrazor', 'rtm_kd'}
@@ -51,7 +51,7 @@ def test_connectors_and_losses_take_half_the_memory_of_mmrazors():
 
 
 def test_refuses_to_compare_different_images(monkeypatch, tmp_path):
-    # Another seed at every call: no two variants draw the same batch.
+    # A different seed at every call, so that variants get different batches.
     seeds = iter(range(100, 200))
     seed = steps.seed
     monkeypatch.setattr(steps, 'seed', lambda index: seed(next(seeds)))

@@ -43,14 +43,14 @@ def test_reports_data_teacher_step_and_hours_of_a_run(
     assert 0 <= found['teacher_mAP'] < 0.2
     step = found['step']
     assert step['detached'] > 0 and step['distilling'] > 0
-    # With the libraries alone a process has more than this.
+    # The imported libraries alone take more than this.
     assert step['memory_mb'] > 100
-    # Three steps an epoch.
+    # Three steps per epoch.
     hours = (280 * step['distilling'] + 20 * step['detached']) * 3 / 3600
     assert found['hours'] == pytest.approx(hours)
     printed = capsys.readouterr().out
     assert 'train: 12 images' in printed and 'on 5 validation images' in printed
-    # 840 steps with the teacher are enough.
+    # 840 steps with the teacher are enough for no warning.
     assert 'the run distils for' not in printed
     assert not list(tmp_path.iterdir())
 
@@ -106,7 +106,7 @@ def test_the_memory_estimate_counts_cached_images(
     if not resized:
         options['train_dataloader.dataset.pipeline.2.scale'] = (1000, 1000)
     cache_mb = check(kd_config, images=0, cfg_options=options)['step']['cache_mb']
-    # A mosaic keeps 12 images of 3 MB in either process.
+    # The mosaic caches 12 images of 3 MB in each of the two processes.
     assert (60 < cache_mb < 80) if not resized else (0 < cache_mb < 2)
     assert 'the caches of mosaic and mixup' in capsys.readouterr().out
 

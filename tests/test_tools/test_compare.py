@@ -1,4 +1,4 @@
-"""Comparisons: pairs of runs, what is reported of them, and resuming."""
+"""Comparisons: pairs of runs, their report, and resuming."""
 
 import copy
 import html.parser
@@ -39,7 +39,7 @@ EPOCHS = 4
 
 
 class Terminal(io.StringIO):
-    """A stderr whose user presses Ctrl-C when the first epoch has begun."""
+    """A stderr that presses Ctrl-C when the first epoch has started."""
 
     def write(self, text):
         if 'epoch 1/' in text:
@@ -67,7 +67,7 @@ def compared(data_root, tmp_path_factory):
         files=[path.relative_to(folder).as_posix() for path in folder.rglob('*')],
     )
     progress = io.StringIO()
-    # As the command line gives them.
+    # As strings, as the command line passes them.
     options = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items()}
     summary = compare(
         KD_CONFIG, seeds=1, work_dir=str(folder), cfg_options=options, stream=progress
@@ -110,7 +110,7 @@ def test_the_interval_matches_tabulated_values():
     # Mean 2, standard deviation 1, t of two degrees of freedom 4.302653.
     half = 4.302653 / 3**0.5
     assert (difference.low, difference.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
-    # A class that no run finds.
+    # A class that is found in no run.
     assert paired_difference([0, 0], [0, 0]).low == 0
 
 
@@ -150,7 +150,7 @@ def test_both_sides_differ_only_in_the_distillation(configs, plain_config, optio
     detaching = [hook for hook in distilled.custom_hooks if 'detach_epoch' in hook]
     assert len(detaching) == 1
     assert [*plain.custom_hooks] == [h for h in distilled.custom_hooks if h not in detaching]
-    # The student as it would be trained on its own.
+    # The plain side is the student's own config.
     options.pop('teacher_ckpt')
     assert plain.model == load_config(plain_config, options).model
 
@@ -164,7 +164,7 @@ def test_the_optimizer_finds_the_students_parameters_under_their_own_names(kd_co
 
 
 def drawing_distiller(self, student_records, teacher_records, *args):
-    # As a loss with random masks does.
+    # As in a loss with random masks.
     noise = torch.rand(7).sum() + float(np.random.rand(3).sum())
     feature = next(iter(student_records.values()))[0]
     return dict(loss_noise=noise * feature.mean())
@@ -196,7 +196,7 @@ def test_both_sides_begin_with_the_same_student_and_see_the_same_images(
         assert torch.equal(plain['inputs'], distilled['inputs'])
         boxes = [batch['data_samples']['bboxes_labels'] for batch in (plain, distilled)]
         assert torch.equal(*boxes)
-    # And not because there is nothing random in it.
+    # The check is not trivial: the images are random.
     first, second = (seen['plain'][i][1]['inputs'] for i in (0, 3))
     assert not torch.equal(first, second)
 
@@ -235,7 +235,7 @@ def test_average_precision_is_exact_and_none_without_boxes(tmp_path):
         metric = CocoMetric(
             str(tmp_path / 'annotations.json'), outfile_prefix=str(tmp_path / 'one')
         )
-        # What it has after it has evaluated.
+        # State of the metric after evaluating.
         metric.cat_ids, metric.img_ids = [0, 1], [0, 1]
         (tmp_path / 'one.bbox.json').write_text(json.dumps(detections))
         return average_precisions(metric, 'bbox')
@@ -250,7 +250,7 @@ def test_average_precision_is_exact_and_none_without_boxes(tmp_path):
 
 @pytest.fixture
 def teacher(configs, tmp_path):
-    """The teacher's config, and a checkpoint with the weights that it was built with."""
+    """The teacher's config, and a checkpoint of its initial weights."""
     configs['distilled'].model.teacher_ckpt = 'somewhere.pth'
     cfg, reason = teacher_config(configs)
     assert reason == ''
@@ -459,7 +459,7 @@ CLASSES = ['disc', '<b>"square" & $x$</b>']
 
 
 def fake_run(mAP, images='same', resumed=()):
-    """Records as a run of two epochs leaves them."""
+    """Records of a run of two epochs."""
     begin = dict(begin=0, epoch=0, max_epochs=2, max_iters=6, train_images=12, student='same')
     epoch = dict(seconds=1.5, iters=3, memory=5 * 10**8)
     figures = dict(mAP=mAP, mAP_50=mAP + 0.2, mAP_75=mAP, mAP_s=None, mAP_m=mAP, mAP_l=mAP)
@@ -554,14 +554,14 @@ def test_the_table_has_each_size_and_class():
     assert cells == ['mAP', '0.410 ± 0.014', '0.450 ± 0.000', interval, '0.500']
     for label in ('medium objects', 'large objects', *CLASSES, 'peak memory', 'training time'):
         assert f'| {label}' in table
-    # Of this size there is nothing.
+    # There are no boxes of this size.
     assert 'small objects' not in table
     row = next(line for line in table.splitlines() if line.startswith('| seed 1 '))
     assert [cell.strip() for cell in row.strip('|').split('|')][1:] == ['0.420', '0.450', '+0.030']
 
 
 class _Page(html.parser.HTMLParser):
-    """Sees that every element is closed in its turn, and notes what would be loaded."""
+    """Checks that elements are properly nested, and collects URLs that would be loaded."""
 
     VOID = ('meta', 'br', 'hr', 'img', 'input', 'link', 'col')
 
@@ -595,12 +595,12 @@ def test_the_page_is_well_formed_and_self_contained(seeds):
     page.close()
     assert page.open == []
     assert page.tags.count('svg') == 3 and 'script' not in page.tags
-    # Parts of a figure that it refers to itself.
+    # References to parts of the same figure.
     assert all(link.startswith('#') for link in page.links)
     assert set(re.findall(r'url\((.)', text)) <= {'#'}
     assert not re.search(r'https?:|@import', text)
     assert CLASSES[1] in page.text and '<b>' not in text.replace('&lt;b&gt;', '')
     assert 'kd <config>' in page.text
-    # Colours come from the page alone, which has others for a dark screen.
+    # Colours come only from the page's CSS, which also has a dark theme.
     assert not re.search(r'<svg.*#[0-9a-f]{6}.*</svg>', text)
     assert 'viewport' in text

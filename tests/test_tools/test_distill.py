@@ -1,4 +1,4 @@
-"""From a folder of images to a distilled detector by one command."""
+"""tools/distill.py: from a folder of images to a distilled detector."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ from rtm_kd.datasets.write_configs import choose_schedule, render
 from rtm_kd.utils import load_config, say
 from rtm_kd.utils.checkpoint import read_checkpoint
 
-# Twelve images in batches of five: the last one of an epoch has two.
+# Twelve images in batches of five: the last batch of an epoch has two.
 QUICK = dict(student='tiny', teacher='s', img_size=64, batch_size=5, epochs=2, num_workers=0)
 TEACHER, STUDENT = 'rtmdet_s_Bilder_für_KI', 'kd_tiny_rtmdet_s_Bilder_für_KI'
 
@@ -44,14 +44,14 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def unchecked(monkeypatch):
-    """What is asked of the configs alone needs no models."""
+    """Skip the checks that build models, for tests of the configs alone."""
     module = importlib.import_module('rtm_kd.apis.distill')
     monkeypatch.setattr(module, '_check_configs', lambda *args, **kwargs: None)
 
 
 @pytest.fixture(scope='module')
 def run(data_root, tmp_path_factory):
-    """A teacher and its student by one command, and what it said."""
+    """Train a teacher and its student by one command; return its output."""
     folder = tmp_path_factory.mktemp('ein Lauf')
     shutil.copytree(data_root, folder / 'Bilder für KI')
     options = [f'--{name.replace("_", "-")}={value}' for name, value in QUICK.items()]
@@ -100,7 +100,7 @@ def test_the_result_is_a_plain_detector_and_the_command_to_test_it(run, monkeypa
 def test_a_rerun_trains_only_what_is_missing(run, here, capsys):
     shutil.copytree(run[0], here, dirs_exist_ok=True)
     student = here / 'work_dirs' / STUDENT
-    # As if it had been stopped in the second epoch.
+    # As if the run had been stopped in the second epoch.
     for path in [*student.glob('*best*'), student / 'epoch_2.pth', student / 'last_checkpoint']:
         path.unlink()
     with pytest.raises(ValueError, match=r'holds an unfinished run \(epoch_1.*--resume'):
@@ -122,7 +122,7 @@ def test_a_teacher_no_better_than_its_student_gives_a_warning(
     module = importlib.import_module('rtm_kd.apis.distill')
     monkeypatch.setattr(module, '_train', lambda run, *_: scores[run.who])
     call(data_root, train_teacher=True, name='n')
-    # Without the quotes around a path with a space.
+    # The command quotes a path with a space.
     printed = capsys.readouterr().out.replace("'", '')
     assert ('caught up with its teacher, 0.310 to 0.300' in printed) == said
     assert ('tools/compare.py configs/n/kd_tiny_rtmdet_s_n.py' in printed) == said
@@ -144,7 +144,7 @@ def test_an_existing_config_is_not_overwritten(here, unchecked, data_root):
     [
         (dict(epochs=20), 40, 20),
         (dict(epochs=20, teacher_epochs=50), 50, 20),
-        # Weights of COCO have learned most of it already.
+        # COCO weights need a lower learning rate.
         (dict(epochs=20, teacher_ckpt='coco'), 20, 20),
     ],
 )
@@ -155,7 +155,7 @@ def test_a_teacher_from_scratch_is_trained_for_longer(
     epochs = [load_config(str(path)).max_epochs for path in (paths.teacher, paths.distillation)]
     assert epochs == [teacher, student]
     cfg = load_config(str(paths.distillation))
-    # A tenth of the student's run, not of its teacher's.
+    # A tenth of the student's epochs, not of the teacher's.
     assert cfg.num_epochs_stage2 == student // 10
 
 
@@ -256,7 +256,7 @@ def test_teacher_ckpt_coco_is_the_published_checkpoint(here, unchecked, data_roo
     paths = dry(data_root, teacher_ckpt='coco', student_ckpt='coco', name='n').configs
     cfg = load_config(str(paths.distillation))
     assert cfg.model.teacher_ckpt.endswith('-0a8c901a.pth')
-    # Distilled on COCO, as a file of MMRazor's; the weights that are not have another word.
+    # "coco" is MMRazor's distilled checkpoint; "coco-plain" the undistilled one.
     assert cfg.load_from.endswith('kd_tiny_rtmdet_s_neck_300e_coco_20230213_104240-e1e4197c.pth')
     plain = dry(data_root, teacher_ckpt='coco', student_ckpt='coco-plain', name='p').configs
     assert load_config(str(plain.student)).load_from.endswith('-dbb1dc83.pth')
@@ -268,7 +268,7 @@ def test_teacher_ckpt_coco_is_the_published_checkpoint(here, unchecked, data_roo
 def test_student_ckpt_reaches_the_student(run, here, unchecked, data_root):
     best = run[0] / 'work_dirs' / STUDENT / 'best.pth'
     weights = read_checkpoint(str(best))['state_dict']
-    # Of other classes: the layers that tell them apart are not taken over.
+    # With other classes the classification layers are not loaded.
     name = 'bbox_head.head_module.rtm_cls.0.weight'
     weights[name] = torch.zeros(5, *weights[name].shape[1:])
     torch.save(dict(state_dict=weights), here / 'start.pth')
@@ -322,7 +322,7 @@ def test_an_unwritable_folder_is_found_before_any_model_is_built(
     here, data_root, monkeypatch, option
 ):
     (here / 'locked').mkdir()
-    # The superuser may write anywhere.
+    # root may write anywhere.
     monkeypatch.setattr(os, 'access', lambda path, mode: Path(path).name != 'locked')
     with pytest.raises(ValueError, match=f'locked.*--{option.replace("_", "-")}'):
         dry(data_root, train_teacher=True, **{option: 'locked/new'})

@@ -25,12 +25,12 @@ pytestmark = pytest.mark.skipif(
 
 
 class Watch(Hook):
-    """Compares the processes' models around every epoch."""
+    """Compare the models of all processes before and after every epoch."""
 
     priority = 'VERY_LOW'
 
     def __init__(self):
-        self.detached = []  # at the begin and end of each epoch
+        self.detached = []  # at the start and end of each epoch
         self.batch_sizes = []
         self.iterations = []
         self.sigterm_at = None
@@ -55,7 +55,7 @@ class Watch(Hook):
 
 @pytest.fixture
 def watch(monkeypatch):
-    """``watch()`` is the hook that the next run gets."""
+    """``watch()`` returns a new hook for the next run."""
     watched = []
 
     def next_watch():
@@ -69,7 +69,7 @@ def watch(monkeypatch):
         return original(self)
 
     monkeypatch.setattr(Runner, 'train', watched_train)
-    # Short runs agree more often.
+    # Short runs synchronise more often.
     monkeypatch.setattr(SaveOnTerminationHook.__init__, '__defaults__', (4,))
     return next_watch
 
@@ -80,7 +80,7 @@ def run(config, options, **kwargs):
 
 @pytest.fixture
 def short(options):
-    """Ten images, two epochs, the second without the teacher, in between half an update."""
+    """Ten images, two epochs, the second without teacher; an update spans the detach."""
     options.update(
         {
             'train_dataloader.dataset.indices': 10,
@@ -120,7 +120,7 @@ def train_a_leg(rank, watch, config, options, work_dir, asked_at, expected):
 
 
 def test_three_processes_in_bfloat16_are_terminated_and_resume(kd_config, short, watch, tmp_path):
-    # Three iterations an epoch, the detach after the second one.
+    # Three iterations per epoch, the detach after the second epoch.
     short.update(
         {
             'train_batch_size_per_gpu': 1,
@@ -131,18 +131,18 @@ def test_three_processes_in_bfloat16_are_terminated_and_resume(kd_config, short,
         }
     )
     arguments = watch, kd_config, short, str(tmp_path)
-    # They agree in the fourth iteration, in the middle of the second epoch.
+    # They agree to stop in the fourth iteration, in the middle of the second epoch.
     in_processes(3, train_a_leg, *arguments, 1, [0, 1, 2, 3])
     in_processes(3, train_a_leg, *arguments, None, [4, 5, 6, 7, 8])
     end = load(str(tmp_path / 'epoch_3.pth'))
     assert (end['meta']['epoch'], end['meta']['iter'], end['ema_state_dict']['steps']) == (3, 9, 9)
     steps = {int(state['step']) for state in end['optimizer']['state'].values()}
-    # Of every second iteration and of the last; the connectors' three before the detach.
+    # Every second iteration and the last; the connectors have three before the detach.
     assert steps == {5, 3}
 
 
 def launch(script, *arguments, port=None):
-    """Start one of the tools, on a port of its own choice unless it is told one."""
+    """Start a tool, on ``port`` or a free one."""
     environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
     environment.pop('PORT', None)
     if port is not None:
@@ -157,20 +157,20 @@ def launch(script, *arguments, port=None):
 
 
 def read_until(process, path):
-    """Follow a run until it has saved a checkpoint."""
+    """Read a run's output until it has saved a checkpoint."""
     for _ in iter(path.exists, True):
         assert process.stdout.readline()
 
 
 def test_a_run_is_terminated_killed_and_resumed(kd_config, short, tmp_path):
-    # Five iterations an epoch.
+    # Five iterations per epoch.
     short.update(train_batch_size_per_gpu=1, max_epochs=5, num_epochs_stage2=2)
     arguments = [kd_config, 2, '--work-dir', tmp_path, '--resume']
     options = ['--cfg-options', *as_arguments({**short, 'train_cfg.val_begin': 6})]
 
     with launch('dist_train.sh', *arguments, *options) as terminated:
         read_until(terminated, tmp_path / 'epoch_1.pth')
-        # A cluster may know of no other process than this one.
+        # A cluster may signal only this process.
         terminated.terminate()
         output = terminated.communicate(timeout=60)[0]
     assert terminated.returncode == 143, output[-3000:]
@@ -199,7 +199,7 @@ def test_a_run_is_terminated_killed_and_resumed(kd_config, short, tmp_path):
     assert 'coco/bbox_mAP' in output
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='no other system tells of its end')
+@pytest.mark.skipif(sys.platform != 'linux', reason='PR_SET_PDEATHSIG exists only on Linux')
 def test_processes_end_with_their_launcher(tmp_path):
     (tmp_path / 'rank.py').write_text(
         "import time, rtm_kd\nprint('ready', flush=True)\ntime.sleep(600)"
@@ -213,7 +213,7 @@ def test_processes_end_with_their_launcher(tmp_path):
     ) as launcher:
         assert launcher.stdout.readline() == 'ready\n'
         launcher.kill()
-        # Which ends when no process has it open.
+        # Ends when no process has the pipe open.
         assert launcher.communicate(timeout=60)[0] == ''
 
 

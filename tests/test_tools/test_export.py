@@ -1,4 +1,4 @@
-"""Exported files, which detect what PyTorch detects and describe themselves."""
+"""Exported files: same detections as PyTorch, and metadata."""
 
 import hashlib
 import json
@@ -48,10 +48,10 @@ test_dataloader = dict(
 
 
 def seeing(config, checkpoint, data_root):
-    """The content of a checkpoint, with weights that depend on what the student is shown.
+    """A checkpoint whose detections differ from image to image.
 
-    One that has hardly learnt anything finds much the same on every image: its norms get the
-    statistics of some, and its scores what is left to differ in them.
+    A student that has hardly learned anything gives nearly the same scores everywhere. So its norms
+    get the statistics of some photographs, and its scores are scaled to a wider spread.
     """
     _, model, _ = load_student(config, checkpoint)
     photos = [Image.open(data_root / f'images/{i}.png').resize((96, 64)) for i in range(12)]
@@ -61,7 +61,7 @@ def seeing(config, checkpoint, data_root):
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()
-            module.momentum = None  # a plain mean
+            module.momentum = None  # cumulative average
     head = model.bbox_head.head_module
     with torch.no_grad():
         model.train()
@@ -77,7 +77,7 @@ def seeing(config, checkpoint, data_root):
 
 @pytest.fixture(scope='module')
 def folder(distilled, data_root, tmp_path_factory):
-    """Configs of a plain student, padded in either way, and checkpoints for them."""
+    """Configs of a plain student with either padding, and their checkpoints."""
     folder = tmp_path_factory.mktemp('export')
     options = make_options(data_root)
     options['img_scale'] = [96, 64]
@@ -93,7 +93,7 @@ def folder(distilled, data_root, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def photos(data_root, folder):
-    """Photographs of other shapes than the model's input."""
+    """Photographs whose shapes differ from the model's input."""
     paths = []
     for index, (width, height) in enumerate([(150, 100), (90, 60), (96, 64), (301, 97)]):
         with Image.open(data_root / f'images/{index}.png') as image:
@@ -106,7 +106,7 @@ def photos(data_root, folder):
 
 @pytest.fixture(scope='module')
 def exported(folder):
-    """Export each combination once."""
+    """Export each combination of options once."""
     known = {}
 
     def get(format, config='padded', **options):
@@ -121,7 +121,7 @@ def exported(folder):
 
 @pytest.fixture(scope='module')
 def pytorch(folder):
-    """The student in MMDetection's own hands."""
+    """Detections of MMDetection's inference_detector."""
     known = {}
 
     def get(config='padded'):
@@ -134,7 +134,7 @@ def pytorch(folder):
 
 
 def prepared(model, photo):
-    """The inputs of an exported file, by the pipeline of the config."""
+    """Inputs of an exported file, prepared by the config's pipeline."""
     pipeline = Compose(
         [
             step
@@ -163,9 +163,9 @@ def run(path, *inputs):
 
 
 def check_same(expected, outputs, image=0, score=1e-3, pixels=0.05):
-    """Each box has one of its own, of the same class, and none is left.
+    """Match boxes one to one, by class.
 
-    A box whose score is that of the threshold, 0.001, but for rounding may be on one side alone.
+    A box whose score equals the threshold, 0.001, except for rounding, may lack a partner.
     """
     sure = 0.001 + 1e-5
     number, boxes, scores, labels = outputs
@@ -205,7 +205,7 @@ def test_finds_the_boxes_that_pytorch_finds(exported, pytorch, photos, format, c
 
 
 def test_detections_depend_on_colour_order_and_mean(exported, pytorch, photos):
-    """Or the files could leave either out, and nobody would notice."""
+    """Otherwise a file that ignores either would pass the other tests."""
     path = exported('onnx', with_nms=True)
     for photo in photos:
         images, *about = prepared(pytorch(), photo)
@@ -233,7 +233,7 @@ def test_a_batch_of_any_size_is_as_its_images_alone(exported, pytorch, photos, f
 
 @pytest.mark.parametrize('format', ['onnx', 'torchscript'])
 def test_without_nms_boxes_and_scores_of_all_priors_are_returned(exported, pytorch, photos, format):
-    images, _, _ = prepared(pytorch(), photos[2])  # it has the size of the input
+    images, _, _ = prepared(pytorch(), photos[2])  # same size as the input
     boxes, scores = run(exported(format), images)
     priors = 12 * 8 + 6 * 4 + 3 * 2
     assert boxes.shape == (1, priors, 4)
@@ -296,7 +296,7 @@ def test_the_metadata_have_the_given_licence_and_the_nms(folder, exported):
 
 
 def test_the_colour_of_the_padding_is_in_rgb(folder):
-    # Of a pipeline, which has OpenCV's order.
+    # From the pipeline, in OpenCV's BGR order.
     colour = {'test_dataloader.dataset.pipeline.2.pad_val': dict(img=(10, 20, 30))}
     config, checkpoint = str(folder / 'padded.py'), str(folder / 'kd.pth')
     facts = about(export(config, checkpoint, 'pth', cfg_options=colour))
@@ -306,7 +306,7 @@ def test_the_colour_of_the_padding_is_in_rgb(folder):
 def test_holds_the_averaged_weights_of_a_distillation_and_no_path(folder, exported):
     content = torch.load(exported('pth'), weights_only=False)
     saved = torch.load(folder / 'kd.pth', weights_only=False)
-    # MMEngine's EMAHook puts the averaged weights under `state_dict` and the others aside.
+    # MMEngine's EMAHook stores the averaged weights under `state_dict`.
     name = 'backbone.stem.0.conv.weight'
     assert torch.equal(content['state_dict'][name], saved['state_dict'][f'architecture.{name}'])
     assert set(content) == {'meta', 'state_dict'}
@@ -359,7 +359,7 @@ def test_the_benchmark_times_every_format(folder):
 
 
 def test_a_prior_of_low_objectness_has_no_score():
-    """MMYOLO passes over it before it looks at the classes."""
+    """MMYOLO filters by objectness before it looks at the classes."""
     torch.manual_seed(0)
     model = build_detector('mmyolo::yolov5/yolov5_n-v61_syncbn_fast_8xb16-300e_coco.py', 'model')
     model.eval().bbox_head.test_cfg.score_thr = 0.5
@@ -382,13 +382,13 @@ def test_a_prior_of_low_objectness_has_no_score():
     torch.testing.assert_close(scores[counts], expected[counts], rtol=1e-3, atol=1e-4)
 
 
-# ---- NMS on boxes that a detector rarely has ----
+# ---- NMS on boxes that a detector rarely predicts ----
 
 
 def made_up(number, classes):
-    """Boxes that overlap a lot, some turned over and some outside, of scores that differ.
+    """Boxes that overlap a lot, some inverted and some outside, with distinct scores.
 
-    The order of equal ones torch leaves open.
+    torch does not define the order of equal scores.
     """
     generator = torch.Generator().manual_seed(number)
     centers = torch.rand(number, 2, generator=generator) * 60 - 10
@@ -399,7 +399,7 @@ def made_up(number, classes):
 
 
 def by_mmdet(boxes, scores, selection, scale, padding):
-    """The steps of MMYOLO's predict_by_feat, with MMDetection's and mmcv's functions."""
+    """The steps of MMYOLO's predict_by_feat with MMDetection's and mmcv's functions."""
     if selection.multi_label:
         scores, labels, kept, _ = filter_scores_and_topk(
             scores, selection.score_thr, selection.nms_pre
@@ -506,7 +506,7 @@ def test_selects_the_boxes_that_mmcv_selects(selecting, changes):
         assert np.allclose(found[0][:count], expected[0].numpy().clip(0, limit), atol=1e-5)
 
 
-# ---- what can go wrong ----
+# ---- errors ----
 
 
 def refused(match, *args, **kwargs):

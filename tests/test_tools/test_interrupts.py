@@ -21,7 +21,7 @@ VOC = """<annotation><filename>a.png</filename>
 
 @pytest.fixture
 def ctrl_c(monkeypatch, capsys):
-    """Press Ctrl-C when a function is called, and return what the program then says."""
+    """Press Ctrl-C when a function is called, and return the program's output."""
 
     def press(function, program):
         with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
@@ -93,7 +93,7 @@ def test_ctrl_c_while_testing_leaves_no_predictions(ctrl_c, distilled, options, 
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A picture with a box, in YOLO's and in VOC's format."""
+    """An image with a box, in YOLO and VOC format."""
     for folder in ('images', 'labels', 'JPEGImages', 'Annotations'):
         (tmp_path / 'data' / folder).mkdir(parents=True)
     for folder in ('images', 'JPEGImages'):
@@ -119,7 +119,7 @@ def dataset(tmp_path):
 def test_ctrl_c_while_writing_leaves_no_file(name, arguments, ctrl_c, distilled, dataset, tmp_path):
     folders = dict(distilled=distilled, dataset=dataset, out=tmp_path / 'out')
     arguments = [argument.format(**folders) for argument in arguments]
-    # The moment before the file takes its place; without Ctrl-C there would be one.
+    # Just before the finished file is renamed to its final path.
     ctrl_c('os.replace', lambda: run_tool(name, *arguments))
     assert files(tmp_path / 'out') == []
     run_tool(name, *arguments)

@@ -15,7 +15,7 @@ from rtm_kd.models.algorithms.detector import build_detector, resolve_model_cfg
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.checkpoint import read_checkpoint, student_state_dict
 
-# A name that would be an element and run a script if a page took it as it is.
+# A name that would run a script if the page did not escape it.
 ODD = '<img src=x onerror=alert(1)> & "co"'
 LEVELS = ('fpn0', 'fpn1', 'fpn2')
 
@@ -35,7 +35,7 @@ def change_log(work_dir, change):
 
 @pytest.fixture
 def copy(distilled, tmp_path):
-    """Copy the session's work dir; its checkpoints are links."""
+    """Copy the work dir of the fixture ``distilled``, with links to its checkpoints."""
 
     def copy(name):
         return _copy(distilled, tmp_path / name)
@@ -47,7 +47,7 @@ def _copy(source, target, **options):
     shutil.copytree(source, target, ignore=shutil.ignore_patterns('*.pth'), **options)
     for path in source.glob('*.pth'):
         (target / path.name).symlink_to(path)
-    # Of the session's run nothing was evaluated.
+    # The fixture's run has no evaluation.
     log = next(target.glob('*/vis_data/scalars.json'))
     with log.open('a') as file:
         file.write('{"coco/bbox_mAP": 0.125, "coco/bbox_mAP_50": 0.25, "step": 3}\n')
@@ -92,7 +92,7 @@ def finished(distilled, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def page(finished):
-    """The page of both, by the command that one types."""
+    """The report of both runs, written by the command line tool."""
     student, plain = finished
     run = tool('analysis_tools/report.py', student, '--plain', plain, '--images', 1)
     path = student / 'report.html'
@@ -101,7 +101,7 @@ def page(finished):
 
 
 class Elements(HTMLParser):
-    """The elements of a page, (tag, attributes), and the text of all."""
+    """Collects a page's elements as (tag, attributes), and its text."""
 
     def __init__(self, path):
         super().__init__()
@@ -165,7 +165,7 @@ def test_needs_nothing_but_itself(page):
 
 
 def test_equal_weights_give_equal_attention_pictures(page):
-    # Both have the weights of one checkpoint here, so the page must show them alike.
+    # Both load the same checkpoint here, so their pictures must be equal.
     row = re.search(r'<tr><th scope="row">fpn0</th>(.*?)</tr>', page.read_text())[1]
     before, student, plain = re.findall(r'>([-\d.]*)</td>', row)
     assert student == plain != before
@@ -179,7 +179,7 @@ def browser():
 @pytest.mark.skipif(browser() is None, reason='no Chromium here')
 def test_the_page_fits_desktop_and_phone_width_in_a_browser(page, tmp_path):
     shutil.copy(page, tmp_path / 'page.html')
-    # What is wrong with this one shows that the console is heard.
+    # A deliberate error shows that the console is read.
     policy = re.search('<meta http-equiv=[^>]*>', page.read_text())[0]
     (tmp_path / 'broken.html').write_text(f'{policy}<img src="http://127.0.0.1:9/missing.png">')
     (tmp_path / 'frames.html').write_text("""

@@ -1,4 +1,4 @@
-"""Training, testing and converting by the tools, and their messages for user errors."""
+"""Training, testing and converting with the tools, and messages for user errors."""
 
 import json
 import os
@@ -25,9 +25,9 @@ from rtm_kd.utils.checkpoint import convert_to_student
 
 @pytest.fixture(scope='session')
 def teacher(data_root, tmp_path_factory):
-    """Work dir of a teacher that was trained for one epoch by the real tool."""
+    """Work dir of a teacher trained for one epoch by the real tool."""
     work_dir = tmp_path_factory.mktemp('teacher')
-    # With a process that loads images, which must not keep the tool from exiting.
+    # With a worker process, which must not keep the tool from exiting.
     options = {**make_options(data_root), 'max_epochs': 1, 'train_num_workers': 1}
     options.pop('teacher_ckpt')
     done = tool(
@@ -45,7 +45,7 @@ def teacher(data_root, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def run(data_root, teacher, tmp_path_factory):
-    """Distilled from that teacher, stopped after the first epoch and resumed, by the tool."""
+    """A distillation from that teacher, stopped after the first epoch and resumed."""
     work_dir = tmp_path_factory.mktemp('kd')
     options = {**make_options(data_root), 'teacher_ckpt': teacher / 'epoch_1.pth'}
     config = ROOT / 'configs/custom_dataset/kd_student_teacher.py'
@@ -113,7 +113,7 @@ def test_the_saved_weights_are_the_moving_average(distilled):
     trained = checkpoint['ema_state_dict']
     for name, averaged in checkpoint['state_dict'].items():
         if averaged.is_floating_point():
-            # After a few steps hardly more than the last one of them is in it.
+            # After few steps the average is close to the last weights.
             off = (averaged - trained[f'module.{name}']).norm()
             assert off <= 0.1 * averaged.norm() + 0.01, name
 
@@ -261,7 +261,7 @@ def test_the_first_rank_reports_an_error_unless_only_another_rank_has_one(
     waited = []
 
     def wait(seconds):
-        # Its launcher ends the process here, once the first one has ended.
+        # torchrun ends this process once rank 0 has ended.
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         assert capsys.readouterr().err == ''
         waited.append(seconds)
@@ -311,5 +311,5 @@ def test_training_starts_for_an_unknown_user_without_a_home(tmp_path):
         environment.pop(name, None)
     done = tool('train.py', 'missing.py', env=environment)
     assert (done.returncode, done.stderr) == (2, 'error: there is no config file missing.py\n')
-    # What takes the place of a home goes with the process.
+    # The temporary home is deleted with the process.
     assert not [*tmp_path.glob('rtm_kd_home_*')]

@@ -62,7 +62,7 @@ def test_written_configs_have_the_class_names_of_the_data(
     data_root, tmp_path, monkeypatch, capsys, make, folder
 ):
     monkeypatch.chdir(tmp_path)
-    # What they say, not whether there are models to them.
+    # Only the text of the configs is tested, not the models.
     module = importlib.import_module('rtm_kd.apis.distill')
     monkeypatch.setattr(module, '_check_configs', lambda *args, **kwargs: None)
     shutil.copytree(data_root, folder)
@@ -83,7 +83,7 @@ def test_written_configs_have_the_class_names_of_the_data(
     assert os.path.samefile(cfg.data_root, folder)
     assert cfg.teacher_ckpt == f'{folder}/runs {{{{$Y:.}}}}/{result.configs.teacher.stem}/best.pth'
     assert os.path.samefile(cfg.teacher, result.configs.teacher)
-    # As compare hands it to its runs.
+    # As compare writes it for its runs.
     for arm, arm_cfg in paired_configs(cfg).items():
         arm_cfg.dump(f'{arm}.py')
         read = load_config(f'{arm}.py')

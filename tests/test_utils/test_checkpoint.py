@@ -1,4 +1,4 @@
-"""Reading checkpoints of any origin."""
+"""Reading checkpoints of other programs."""
 
 import torch
 
@@ -8,7 +8,7 @@ from rtm_kd.utils.checkpoint import convert_to_student, read_checkpoint
 def test_a_checkpoint_saved_from_ddp_is_read_without_its_prefix(tmp_path):
     weights = {
         'module.architecture.backbone.stem.weight': torch.ones(2),
-        # Of the model itself, not of what was around it.
+        # Keys of the model itself, without the wrapper's prefix.
         'module.architecture.neck.module.weight': torch.zeros(3),
         'module.distiller.connectors.fpn0_s.weight': torch.zeros(1),
     }
