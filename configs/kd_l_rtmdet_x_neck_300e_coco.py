@@ -75,7 +75,7 @@ val_evaluator = dict(ann_file=data_root + _base_.val_ann_file)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
-# How many images a step base_lr is for; with a base_lr of your own, say so here.
+# Images per step that base_lr is meant for; change both together.
 auto_scale_lr = dict(base_batch_size=256, enable=False)
 param_scheduler = [
     dict(type='LinearLR', start_factor=_base_.lr_start_factor, by_epoch=False, begin=0, end=1000),

@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('model', help='TorchScript file with NMS')
-    parser.add_argument('photo')
+    parser.add_argument('photo', help='image file to detect objects in')
     parser.add_argument('--score', type=float, default=0.3, help='lowest score to print')
     return parser.parse_args()
 

@@ -41,7 +41,7 @@ RUN_BY = {
     r'python "\$\(python -c': 'test_docs.py::'
     'test_mmyolos_download_script_accepts_the_command_in_the_docs',
     r'mkdir |for file in|curl |done$': 'test_docs.py::test_bash_can_parse_the_commands',
-    r'config=|work_dir=': 'test_docs.py::test_bash_can_parse_the_commands',
+    r'(config|work_dir|checkpoint)=': 'test_docs.py::test_bash_can_parse_the_commands',
     r'GPUS=\d+ bash tools/slurm_train\.sh': 'test_docs.py::'
     'test_slurm_train_passes_a_valid_command_to_srun',
     r'bash tools/dist_(train|test)\.sh': 'test_tools/test_distributed.py::'

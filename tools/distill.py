@@ -51,8 +51,8 @@ def parse_args() -> argparse.Namespace:
         help='also train on images without a box, against false positives',
     )
     models = parser.add_argument_group('models')
-    models.add_argument('--student', required=True, choices=SIZES, help='size of RTMDet')
-    models.add_argument('--teacher', required=True, choices=SIZES, help='size of RTMDet')
+    models.add_argument('--student', required=True, choices=SIZES, help='size of the student')
+    models.add_argument('--teacher', required=True, choices=SIZES, help='size of the teacher')
     models.add_argument(
         '--teacher-ckpt',
         help="the teacher's weights: a file, a URL, or coco for the published COCO weights",
@@ -65,17 +65,17 @@ def parse_args() -> argparse.Namespace:
     models.add_argument(
         '--student-ckpt',
         help='weights that the student starts from: a file, a URL, coco for the published COCO '
-        'weights, distilled where there are any, or coco-plain for those that are not',
+        'weights (the distilled ones if they exist), or coco-plain for the undistilled ones',
     )
     training = parser.add_argument_group('training')
     training.add_argument(
-        '--epochs', type=int, help="the student's; default: depends on the number of images"
+        '--epochs', type=int, help='epochs of the student; default: by the number of images'
     )
     training.add_argument(
         '--teacher-epochs',
         type=int,
-        help='with --train-teacher; default: twice as many as the student has, for a teacher from '
-        'scratch',
+        help='epochs of the teacher, with --train-teacher; default: twice those of the student if '
+        'it starts from scratch',
     )
     training.add_argument(
         '--img-size',
@@ -83,10 +83,10 @@ def parse_args() -> argparse.Namespace:
         default=640,
         help='side of the square input in pixels, a multiple of 32 (default: %(default)s)',
     )
-    training.add_argument('--batch-size', type=int, help='default: 8, fewer for few images')
     training.add_argument(
-        '--lr', type=float, help='learning rate, default: depends on the batch size'
+        '--batch-size', type=int, help='images per step; default: 8, fewer for small datasets'
     )
+    training.add_argument('--lr', type=float, help='learning rate; default: by the batch size')
     training.add_argument(
         '--num-workers',
         type=int,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to a distilled detector: install, draw a dataset, train a student with a teacher
-# and without it, compare. Ten minutes on two CPU cores, no GPU.
+# and without it, compare. Ten minutes on two CPU cores with the install, no GPU.
 # Usage: bash tools/quickstart.sh
 # PYTHON names the interpreter that creates .venv, 3.9 to 3.13.
 set -euo pipefail

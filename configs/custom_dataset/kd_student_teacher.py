@@ -3,7 +3,7 @@ _base_ = './rtmdet_student.py'
 custom_imports = dict(imports=['rtm_kd'], allow_failed_imports=False)
 
 # ======================= What is yours: change this =======================
-# The teacher: its config, and the checkpoint that training it left.
+# The teacher: its config and its trained checkpoint.
 teacher = '{{ fileDirname }}/rtmdet_teacher.py'
 teacher_ckpt = 'work_dirs/rtmdet_teacher/epoch_40.pth'
 
@@ -29,7 +29,7 @@ model = dict(
 
 custom_hooks = [
     *_base_.custom_hooks,
-    # Together with the end of mosaic.
+    # Ends together with mosaic.
     dict(
         type='rtm_kd.DistillationLossDetachHook',
         detach_epoch=_base_.max_epochs - _base_.num_epochs_stage2,

@@ -2,11 +2,11 @@
 _base_ = './rtmdet_teacher.py'
 
 max_epochs = 32
-load_from = None  # checkpoint to start from, for example of COCO
+load_from = None  # checkpoint to start from, for example a COCO one
 
 # ======================= Possibly modified =======================
 # A small model gets a milder augmentation, as in MMYOLO's recipe for its size.
-mosaic_max_cached_images = 20  # no more than there are
+mosaic_max_cached_images = 20  # at most the number of training images
 mixup_max_cached_images = 10
 mixup_prob = 0.5
 random_pop = False  # which image leaves a full cache: any, or the oldest

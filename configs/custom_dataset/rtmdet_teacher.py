@@ -17,13 +17,13 @@ max_epochs = 40
 num_epochs_stage2 = 4  # last epochs, without mosaic
 base_lr = 0.001  # for the batch size above, on one GPU
 val_interval = 4  # in epochs
-load_from = None  # checkpoint to start from, for example of COCO
-train_on_background = False  # on images without a box as well, against false alarms
+load_from = None  # checkpoint to start from, for example a COCO one
+train_on_background = False  # also train on images without a box, against false positives
 
 # ======================= Possibly modified =======================
 lr_warmup_iters = 100
 random_resize_ratio_range = (0.5, 2.0)
-mosaic_max_cached_images = 40  # no more than there are
+mosaic_max_cached_images = 40  # at most the number of training images
 mixup_max_cached_images = 20
 mixup_prob = 1.0
 random_pop = True  # which image leaves a full cache: any, or the oldest
@@ -42,7 +42,7 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    # As the mosaic does it itself, but after it has kept the whole photograph in its cache.
+    # The mosaic resizes as well, but only after caching the whole photograph.
     dict(type='mmdet.Resize', scale=img_scale, keep_ratio=True),
     dict(
         type='Mosaic',
@@ -97,7 +97,7 @@ train_pipeline_stage2 = [
     dict(type='mmdet.PackDetInputs'),
 ]
 # Padded at the bottom and the right, as in training. MMYOLO's own pipeline pads above and
-# below as well, which a model trained at a small size on few images may not survive.
+# below as well, which can ruin the mAP of a model trained at a small size on few images.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmdet.Resize', scale=img_scale, keep_ratio=True),
@@ -131,7 +131,7 @@ val_dataloader = dict(
         metainfo=metainfo,
         ann_file=val_ann_file,
         data_prefix=dict(img=val_data_prefix),
-        # Every image at img_scale: no padding that training never had.
+        # Every image at img_scale, without padding that never occurs in training.
         batch_shapes_cfg=None,
         pipeline=test_pipeline,
     ),

@@ -2,7 +2,7 @@
 _base_ = './rtmdet_student_drawn.py'
 
 # ======================= Frequently modified =======================
-# The teacher: its config, and the weights that training it left, in float16 (docs/method.md).
+# The teacher: its config and its trained weights, in float16 (docs/method.md).
 teacher = '{{ fileDirname }}/rtmdet_teacher_drawn.py'
 teacher_ckpt = '{{ fileDirname }}/rtmdet_teacher_drawn-dbefc97e.pth'
 
@@ -28,7 +28,7 @@ model = dict(
 
 custom_hooks = [
     *_base_.custom_hooks,
-    # Together with the end of mosaic.
+    # Ends together with mosaic.
     dict(
         type='rtm_kd.DistillationLossDetachHook',
         detach_epoch=_base_.max_epochs - _base_.num_epochs_stage2,

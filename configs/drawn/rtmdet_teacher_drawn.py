@@ -1,5 +1,5 @@
 # The teacher of tools/quickstart.sh: RTMDet-tiny on a drawn dataset, from scratch. The weights
-# beside it, rtmdet_teacher_drawn-dbefc97e.pth, are what it trained: val mAP 0.710.
+# beside it, rtmdet_teacher_drawn-dbefc97e.pth, are its result: val mAP 0.710.
 _base_ = 'mmyolo::rtmdet/rtmdet_tiny_syncbn_fast_8xb32-300e_coco.py'
 custom_imports = dict(imports=['rtm_kd'], allow_failed_imports=False)
 
@@ -19,8 +19,8 @@ load_from = None
 img_scale = (128, 128)  # width, height, in pixels: the size of the drawings
 random_resize_ratio_range = (0.8, 1.25)
 # Below 1, because a short run has to learn whole objects early. Above 0, because the 16 positions
-# of an image at stride 32 are so similar that batch norm's statistics of a small batch do not hold
-# in evaluation, and that level then detects objects everywhere; four images in one help.
+# of an image at stride 32 are so similar that batch norm's statistics of a small batch are wrong in
+# evaluation, and that level then detects objects everywhere; four images in one help.
 mosaic_prob = 0.5
 lr_warmup_iters = 30
 # Momentum of the moving average of the weights, which covers about the last 50 steps. With the

@@ -16,12 +16,12 @@ max_epochs = _base_.max_epochs
 teacher = 'mmyolo::ppyoloe/ppyoloe_plus_m_fast_8xb8-80e_coco.py'
 # Path or URL.
 teacher_ckpt = 'https://download.openmmlab.com/mmyolo/v0/ppyoloe/ppyoloe_plus_m_fast_8xb8-80e_coco/ppyoloe_plus_m_fast_8xb8-80e_coco_20230104_193132-e4325ada.pth'
-# What the student starts from: trained on Objects365. None for from scratch.
+# Checkpoint that the student starts from, trained on Objects365; None trains from scratch.
 load_from = _base_.load_from
 
 # ======================= Possibly modified =======================
-# Of each level's distillation loss. At 1 they have the share of the gradient that they have in
-# RTMDet's recipe, as measured in short runs.
+# Weight of each level's distillation loss. At 1 its share of the gradient is that of RTMDet's
+# recipe, as measured in short runs.
 loss_weight = 1.0
 tau = 1.0  # temperature of the softmax over space
 
@@ -34,8 +34,8 @@ model = dict(
     teacher_ckpt=teacher_ckpt,
     distiller=dict(
         type='rtm_kd.FpnDistiller',  # written out in kd_tiny_rtmdet_s_neck_300e_coco.py
-        # What the head gets of each FPN level, as in DAMO-YOLO. PP-YOLOE's out_layers are empty:
-        # they stand behind the last stage of the level, whose norm and activation are done.
+        # The input of the head at each FPN level, as in DAMO-YOLO. PP-YOLOE's out_layers are
+        # empty and follow the norm and activation of the level's last stage.
         source='neck.out_layers.{}',
         loss_weight=loss_weight,
         tau=tau,
@@ -49,7 +49,7 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
-# How many images a step base_lr is for; with a base_lr of your own, say so here.
+# Images per step that base_lr is meant for; change both together.
 auto_scale_lr = dict(base_batch_size=64, enable=False)
 default_hooks = dict(param_scheduler=dict(total_epochs=int(max_epochs * 1.2)))
 train_cfg = dict(max_epochs=max_epochs)

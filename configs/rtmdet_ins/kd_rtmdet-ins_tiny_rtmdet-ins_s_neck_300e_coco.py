@@ -19,7 +19,7 @@ stage2_num_epochs = _base_.stage2_num_epochs
 teacher = 'mmdet::rtmdet/rtmdet-ins_s_8xb32-300e_coco.py'
 # Path or URL.
 teacher_ckpt = 'https://download.openmmlab.com/mmdetection/v3.0/rtmdet/rtmdet-ins_s_8xb32-300e_coco/rtmdet-ins_s_8xb32-300e_coco_20221121_212604-fdc5d7ec.pth'
-# MMDetection's name for the last layers of the neck; of a teacher of MMYOLO's neck.out_layers.
+# MMDetection's name for the last layers of the neck; in MMYOLO's teachers it is neck.out_layers.
 teacher_layers = 'neck.out_convs'
 
 # ======================= Possibly modified =======================
@@ -52,7 +52,7 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
-# How many images a step base_lr is for; with a base_lr of your own, say so here.
+# Images per step that base_lr is meant for; change both together.
 auto_scale_lr = dict(base_batch_size=256, enable=False)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-5, by_epoch=False, begin=0, end=1000),

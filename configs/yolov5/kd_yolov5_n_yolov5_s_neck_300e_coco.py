@@ -18,8 +18,8 @@ teacher = 'mmyolo::yolov5/yolov5_s-v61_syncbn_fast_8xb16-300e_coco.py'
 teacher_ckpt = 'https://download.openmmlab.com/mmyolo/v0/yolov5/yolov5_s-v61_syncbn_fast_8xb16-300e_coco/yolov5_s-v61_syncbn_fast_8xb16-300e_coco_20220918_084700-86e02187.pth'
 
 # ======================= Possibly modified =======================
-# Of each level's distillation loss. With it they have the share of the gradient that they have in
-# RTMDet's recipe, as measured in short runs: YOLOv5's own losses are smaller.
+# Weight of each level's distillation loss: in short runs it then had the share of the gradient
+# that it has in RTMDet's recipe: YOLOv5's own losses are smaller.
 loss_weight = 0.1
 tau = 1.0  # temperature of the softmax over space
 
@@ -37,13 +37,13 @@ model = dict(
     teacher_ckpt=teacher_ckpt,
     distiller=dict(
         type='rtm_kd.FpnDistiller',  # written out in kd_tiny_rtmdet_s_neck_300e_coco.py
-        # What the head gets of each FPN level, as in DAMO-YOLO. YOLOv5's out_layers are empty:
-        # they stand behind the last block of the level, whose norm and activation are done.
+        # The input of the head at each FPN level, as in DAMO-YOLO. YOLOv5's out_layers are
+        # empty and follow the norm and activation of the level's last block.
         source='neck.out_layers.{}',
         loss_weight=loss_weight,
         tau=tau,
-        # MMYOLO's YOLOv5 head multiplies its losses so; without it distillation would count
-        # for the less the more images a step has.
+        # MMYOLO's YOLOv5 head multiplies its losses by these; otherwise the share of distillation
+        # would shrink as the batch grows.
         scale_by=('batch_size', 'world_size'),
     ),
 )
@@ -60,7 +60,7 @@ val_evaluator = dict(ann_file=data_root + _base_.val_ann_file)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr, batch_size_per_gpu=train_batch_size_per_gpu))
-# How many images a step base_lr is for; with a base_lr of your own, say so here.
+# Images per step that base_lr is meant for; change both together.
 auto_scale_lr = dict(base_batch_size=128, enable=False)
 default_hooks = dict(param_scheduler=dict(max_epochs=max_epochs))
 train_cfg = dict(max_epochs=max_epochs)

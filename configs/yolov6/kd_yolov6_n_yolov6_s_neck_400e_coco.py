@@ -34,12 +34,12 @@ model = dict(
     teacher_ckpt=teacher_ckpt,
     distiller=dict(
         type='rtm_kd.FpnDistiller',  # written out in kd_tiny_rtmdet_s_neck_300e_coco.py
-        # What the head gets of each FPN level, as in DAMO-YOLO. YOLOv6's out_layers are empty:
-        # they stand behind the last stage of the level, whose norm and activation are done.
+        # The input of the head at each FPN level, as in DAMO-YOLO. YOLOv6's out_layers are
+        # empty and follow the norm and activation of the level's last stage.
         source='neck.out_layers.{}',
         loss_weight=loss_weight,
         tau=tau,
-        # MMYOLO's YOLOv6 head multiplies its losses so.
+        # MMYOLO's YOLOv6 head multiplies its losses by the number of processes.
         scale_by=('world_size',),
     ),
 )
@@ -51,7 +51,7 @@ val_evaluator = dict(ann_file=data_root + _base_.val_ann_file)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr, batch_size_per_gpu=train_batch_size_per_gpu))
-# How many images a step base_lr is for; with a base_lr of your own, say so here.
+# Images per step that base_lr is meant for; change both together.
 auto_scale_lr = dict(base_batch_size=256, enable=False)
 default_hooks = dict(param_scheduler=dict(max_epochs=max_epochs))
 train_cfg = dict(max_epochs=max_epochs, dynamic_intervals=[(stage2_epoch, 1)])

@@ -24,7 +24,7 @@ loss_weight = 1.0  # of each level's distillation loss
 tau = 1.0  # temperature of the softmax over space
 
 # ======================= What follows from it =======================
-# YOLOXModeSwitchHook begins the last epochs one earlier than it counts.
+# YOLOXModeSwitchHook switches one epoch early.
 stage2_epoch = max_epochs - num_last_epochs - 1
 
 model = dict(
@@ -49,7 +49,7 @@ val_evaluator = dict(ann_file=data_root + _base_.val_ann_file)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
-# How many images a step base_lr is for; with a base_lr of your own, say so here.
+# Images per step that base_lr is meant for; change both together.
 auto_scale_lr = dict(base_batch_size=256, enable=False)
 constant_lr_epoch = max_epochs - num_last_epochs
 param_scheduler = [

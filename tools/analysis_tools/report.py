@@ -28,8 +28,8 @@ def parse_args() -> argparse.Namespace:
         '--images',
         type=int,
         default=4,
-        help='validation images to show, the worst of twenty times as many (default: %(default)s). '
-        'Use 0 for an untrusted work dir: everything that its config names is built, so it is code',
+        help='number of validation images to show, the worst of 20 times as many (default: '
+        '%(default)s). Use 0 for an untrusted work dir: they run code that its config names',
     )
     parser.add_argument(
         '--device', default='cpu', help='device of the detectors (default: %(default)s)'
