@@ -1,6 +1,5 @@
 """Pascal VOC XML: its splits, its encodings, and the image of each annotation."""
 
-import codecs
 import math
 import os
 import re
@@ -18,6 +17,8 @@ from .base import ALL, NO_FILE, Annotations, CocoWriter, Converted, check_class_
 
 _FOLDERS = ('annotations', 'annotation', 'xmls', 'xml', 'labels')
 _DECLARED = re.compile(rb'^\s*<\?xml[^>]*?encoding\s*=\s*["\']([\w.:-]+)["\'][^>]*\?>')
+# The first bytes of UTF-16, marked as such or not.
+_WIDE = {b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16', b'<\0': 'utf-16-le', b'\0<': 'utf-16-be'}
 
 
 class VocAnnotations(Annotations):
@@ -144,8 +145,8 @@ def _parse(file: Path) -> tuple[Optional[ElementTree.Element], str]:
     try:
         content = file.read_bytes()
         declared = _DECLARED.match(content)
-        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b'<\0'))
-        encoding = 'utf-16' if wide else declared[1].decode() if declared else 'utf-8-sig'
+        named = declared[1].decode() if declared else 'utf-8-sig'
+        encoding = _WIDE.get(content[:2], named)
         # Decoded here, since Expat knows few encodings, and many files are in another one than
         # they declare.
         text = content.decode(encoding, errors='replace')
