@@ -20,14 +20,8 @@ from torch.utils.data import DataLoader
 
 from rtm_kd.checks.config import check_data_files, check_distilled_steps, check_values
 from rtm_kd.checks.pipelines import check_pipelines
+from rtm_kd.engine import runs
 from rtm_kd.engine.hooks.run_record_hook import peak_memory
-from rtm_kd.engine.runs import (
-    build_runner,
-    check_training_data,
-    enable_amp,
-    quiet,
-    temporary_run_config,
-)
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils import UsageError, load_config
@@ -72,12 +66,12 @@ def check(
     cfg = load_config(config, cfg_options)
     check_values(cfg)
     if amp:
-        enable_amp(cfg)
+        runs.enable_amp(cfg)
     check_data_files(cfg, 'train', 'val')
     found = {}
-    with tempfile.TemporaryDirectory() as folder, explain_build_errors(), quiet():
-        runner = build_runner(temporary_run_config(cfg, folder))
-        check_training_data(runner)
+    with tempfile.TemporaryDirectory() as folder, explain_build_errors(), runs.quiet():
+        runner = runs.build_runner(runs.temporary_run_config(cfg, folder))
+        runs.check_training_data(runner)
         for warning in (*check_pipelines(cfg), *check_distilled_steps(runner)):
             say(f'warning: {warning}')
         found['data'] = {
@@ -139,7 +133,7 @@ def _teacher_map(
         say('warning: the teacher is random, and knows nothing')
         return None
     checkpoint = distillation.teacher_ckpt
-    tested = temporary_run_config(cfg, folder)
+    tested = runs.temporary_run_config(cfg, folder)
     tested.model = resolve_model_cfg(distillation.teacher, 'teacher')
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         tested.pop(key, None)
@@ -148,7 +142,7 @@ def _teacher_map(
     tested.test_cfg = dict(type='TestLoop')
     tested.custom_hooks = []
     innermost_dataset(tested.test_dataloader.dataset).indices = images
-    runner = build_runner(tested)
+    runner = runs.build_runner(tested)
     content = read_checkpoint(checkpoint)['state_dict']
     expected = runner.model.state_dict()
     head = [name for name in expected if name.startswith('bbox_head.')]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from rtm_kd.checks.config import check_data_files, check_output_folder, check_values
-from rtm_kd.datasets.prepare import DataSource, PreparedData, prepare_data
+from rtm_kd.datasets.prepare import DataSource, prepare_data
 from rtm_kd.datasets.write_configs import (
     SIZES,
     ConfigPaths,
-    Training,
+    Run,
     changed_configs,
     choose_schedule,
     config_paths,
@@ -41,35 +41,13 @@ _POOR_MAP = 0.1  # a teacher below this has little to teach
 
 
 @dataclass
-class Run:
-    """A training of the teacher, or of the student by distillation."""
-
-    who: str  # 'teacher' or 'student'
-    config: Path
-    parent: str  # folder of its work dir
-    start: Optional[str]  # path or URL of the weights it starts from
-
-    @property
-    def work_dir(self) -> Path:
-        """Named after its config."""
-        return Path(self.parent, self.config.stem)
-
-    @property
-    def best(self) -> Path:
-        """The weights of its best epoch, missing until it is trained."""
-        return self.work_dir / BEST
-
-
-@dataclass
 class Plan:
     """What a distillation writes and trains."""
 
-    data: PreparedData
     configs: ConfigPaths
     texts: dict[Path, str]  # of the configs
     runs: list[Run]  # the teacher's, if it is to be trained, and the student's
-    warnings: list[str]
-    title: str  # of the student
+    messages: list[str]  # on the data and the teacher, for the user
     tools: str  # their folder, from the current one
 
     def command(self, tool: str, *arguments: object) -> str:
@@ -99,10 +77,8 @@ def distill(
         ValueError: For anything that the user can fix, before training begins.
     """
     plan = make_plan(**choices)
-    for line in plan.data.messages:
+    for line in plan.messages:
         say(line)
-    for warning in (*plan.data.warnings, *plan.warnings):
-        say(f'warning: {warning}')
     changed = changed_configs(plan.texts, overwrite)
     check_plan(plan, changed, resume)
     for path, text in plan.texts.items():
@@ -154,21 +130,12 @@ def make_plan(
     """
     name = name or Path(os.path.abspath(Path(data_root).expanduser())).name
     config_dir = Path(config_out or Path('configs', name))
-    _check_choices(
-        student,
-        teacher,
-        img_size,
-        epochs=epochs,
-        teacher_epochs=teacher_epochs,
-        batch_size=batch_size,
-        lr=lr,
-    )
+    numbers = dict(epochs=epochs, teacher_epochs=teacher_epochs, batch_size=batch_size, lr=lr)
+    _check_choices(student, teacher, img_size, **numbers)
     check_output_folder('--config-out', config_dir)
     check_output_folder('--work-dir', work_dir)
-    teacher_start, student_start = (
-        _weights(teacher_ckpt, teacher),
-        _weights(student_ckpt, student, distilled=True),
-    )
+    teacher_start = _weights(teacher_ckpt, teacher)
+    student_start = _weights(student_ckpt, student, distilled=True)
     if not train_teacher and teacher_start is None:
         raise UsageError(_no_teacher(teacher))
     if teacher_epochs and not train_teacher:
@@ -178,32 +145,35 @@ def make_plan(
     images = data.num_train_images
     schedule = choose_schedule(images, batch_size, epochs, lr, student_start is not None)
     configs = config_paths(config_dir, student, teacher, name)
-    runs = [Run('student', configs.distillation, work_dir, student_start)]
-    trainings = [Training(teacher, schedule), Training(student, schedule, student_start)]
+    own = schedule
     if train_teacher:
         # A teacher from scratch gets longer: only what it has learned can be passed on.
-        longer = teacher_epochs or (2 * schedule.epochs if teacher_start is None else epochs)
+        longer = teacher_epochs or (2 * schedule.max_epochs if teacher_start is None else epochs)
         own = choose_schedule(images, batch_size, longer, lr, teacher_start is not None)
         # Teacher and student share one learning rate: the higher one, for training from scratch.
         own.base_lr = schedule.base_lr = max(own.base_lr, schedule.base_lr)
-        runs.insert(0, Run('teacher', configs.teacher, work_dir, teacher_start))
-        trainings[0] = Training(teacher, own, teacher_start)
+    runs = [
+        Run(who, size, timing, start, config, Path(work_dir, config.stem, BEST))
+        for who, size, timing, start, config in (
+            ('teacher', teacher, own, teacher_start if train_teacher else None, configs.teacher),
+            ('student', student, schedule, student_start, configs.distillation),
+        )
+    ]
     texts = render_configs(
         configs,
         Path(templates),
         data,
-        *trainings,
+        *runs,
         str(runs[0].best) if train_teacher else teacher_start,
         img_scale=(img_size, img_size),
         train_num_workers=num_workers,
     )
+    about_teacher = [] if train_teacher else _teacher_warnings(teacher_ckpt, data.class_names)
     return Plan(
-        data,
         configs,
         texts,
-        runs,
-        [] if train_teacher else _teacher_warnings(teacher_ckpt, data.class_names),
-        f'RTMDet-{student}',
+        runs if train_teacher else runs[1:],
+        [*data.messages, *(f'warning: {warning}' for warning in data.warnings + about_teacher)],
         os.path.relpath(Path(templates).parents[1] / 'tools'),
     )
 
@@ -241,7 +211,7 @@ def run_plan(plan: Plan, say: Callable[[str], None], amp: bool, resume: bool) ->
             + plan.command('compare.py', plan.configs.distillation, *options)
         )
     best = plan.runs[-1].best
-    say(f'the distilled {plan.title}: {best}')
+    say(f'the distilled RTMDet-{plan.runs[-1].size}: {best}')
     say(f'to test it: {plan.command("test.py", plan.configs.student, best)}')
 
 

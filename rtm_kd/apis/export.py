@@ -221,13 +221,12 @@ def _checkpoint(
 ) -> bytes:
     state_dict = model.state_dict()
     if half:
-        # The levels of RTMDet's head share convolutions: a tensor of several names stays one.
-        halves: dict[tuple, torch.Tensor] = {}
-        for name, value in state_dict.items():
-            key = value.data_ptr(), value.shape
-            if key not in halves:
-                halves[key] = _halved(name, value)
-            state_dict[name] = halves[key]
+        # As a whole: the levels of RTMDet's head share convolutions.
+        halves = model.half().state_dict()
+        for name, value in halves.items():
+            if state_dict[name].isfinite().all() and not value.isfinite().all():
+                raise UsageError(f'--half: {name} exceeds the range of float16; leave --half out')
+        state_dict = halves
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     known = meta.get('dataset_meta')
     meta['dataset_meta'] = dict(
@@ -236,12 +235,3 @@ def _checkpoint(
     file = io.BytesIO()
     torch.save(dict(meta=dict(meta, export=facts), state_dict=state_dict), file)
     return file.getvalue()
-
-
-def _halved(name: str, value: torch.Tensor) -> torch.Tensor:
-    if not value.is_floating_point():
-        return value
-    half = value.half()
-    if value.isfinite().all() and not half.isfinite().all():
-        raise UsageError(f'--half: {name} exceeds the range of float16; leave --half out')
-    return half

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
@@ -78,9 +79,7 @@ def _runs(work_dirs: Sequence[str], plain: Optional[str]) -> list[Run]:
     found = [WorkDir(path) for path in work_dirs]
     teachers = [one for one in found if any(one.taught(other) for other in found)]
     students = [one for one in found if one not in teachers]
-    colours = list(_COLOURS)
-    if plain is not None:
-        colours.remove('plain')
+    used = Counter(plain=plain is not None)
     runs = []
     for work_dir in found:
         if work_dir in teachers:
@@ -88,9 +87,8 @@ def _runs(work_dirs: Sequence[str], plain: Optional[str]) -> list[Run]:
         else:
             # A plain run gets the colour of plain runs if it is not taken.
             favourite = 'distilled' if work_dir.distils else 'plain'
-            colours = colours or list(_COLOURS)
-            colour = favourite if favourite in colours else colours[0]
-            colours.remove(colour)
+            colour = min(_COLOURS, key=lambda name: (used[name], name != favourite))
+            used[colour] += 1
         title = _short_name(work_dir, found)
         if teachers == [work_dir]:
             title = 'teacher'

@@ -12,23 +12,8 @@ from mmengine.runner import Runner
 from rtm_kd.checks.config import check_data_files, check_distilled_steps, check_values
 from rtm_kd.checks.pipelines import check_pipelines
 from rtm_kd.checks.resuming import check_fits, check_resumable
-from rtm_kd.engine.hooks import (
-    CheckRanksHook,
-    DistillationWatchHook,
-    FiniteLossHook,
-    LoadStudentHook,
-    SaveOnTerminationHook,
-)
+from rtm_kd.engine import hooks, runs
 from rtm_kd.engine.learning_rate import check_learning_rate, enable_auto_scale_lr
-from rtm_kd.engine.runs import (
-    build_runner,
-    check_training_data,
-    enable_amp,
-    lock_work_dir,
-    log_run_errors,
-    remove_new_work_dir_on_error,
-    set_work_dir,
-)
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils import load_config
 from rtm_kd.utils.build_errors import explain_build_errors
@@ -66,10 +51,10 @@ def train(
     """
     cfg = load_config(config, cfg_options)
     check_values(cfg)
-    set_work_dir(cfg, config, work_dir)
+    runs.set_work_dir(cfg, config, work_dir)
     cfg.launcher = launcher
     if amp:
-        enable_amp(cfg)
+        runs.enable_amp(cfg)
     if auto_scale_lr:
         enable_auto_scale_lr(cfg)
     if resume == 'auto':
@@ -86,13 +71,13 @@ def train(
     if cfg.get('resume') and content is not None:
         check_resumable(content, cfg.load_from, cfg)
     check_data_files(cfg, 'train', 'val')
-    folder = cfg.work_dir
-    with remove_new_work_dir_on_error(folder), lock_work_dir(folder), explain_build_errors():
-        runner = build_runner(cfg)
+    path = cfg.work_dir
+    with runs.remove_new_work_dir_on_error(path), runs.lock_work_dir(path), explain_build_errors():
+        runner = runs.build_runner(cfg)
         if cfg.get('resume') and content is not None:
             check_fits(content, cfg.load_from, runner)
         del content  # frees memory that the run may need
-        check_training_data(runner)
+        runs.check_training_data(runner)
         check_learning_rate(runner, chosen=bool(_LR_OPTIONS & {*(cfg_options or {})}))
         for warning in (
             *check_pipelines(cfg),
@@ -100,17 +85,17 @@ def train(
             *_slower_types(runner),
         ):
             print_log(warning, 'current', logging.WARNING)
-        runner.register_hook(LoadStudentHook())
-        runner.register_hook(FiniteLossHook())
-        runner.register_hook(CheckRanksHook())
-        runner.register_hook(SaveOnTerminationHook())
+        runner.register_hook(hooks.LoadStudentHook())
+        runner.register_hook(hooks.FiniteLossHook())
+        runner.register_hook(hooks.CheckRanksHook())
+        runner.register_hook(hooks.SaveOnTerminationHook())
         if Distillation.of(cfg) is not None:
-            runner.register_hook(DistillationWatchHook())
-        with log_run_errors(runner):
+            runner.register_hook(hooks.DistillationWatchHook())
+        with runs.log_run_errors(runner):
             runner.train()
         best = runner.message_hub.runtime_info.get('best_ckpt')
         if best and os.path.isfile(best) and dist.is_main_process():
-            save_detector(read_checkpoint(best), Path(folder, BEST))
+            save_detector(read_checkpoint(best), Path(path, BEST))
     return runner
 
 

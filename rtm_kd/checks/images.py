@@ -14,7 +14,7 @@ from mmengine import dist
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from rtm_kd.datasets.coco_format import first_few
+from rtm_kd.datasets.coco_format import RESIZED_REMEDY, first_few
 from rtm_kd.utils.errors import RunError, UsageError, printable
 from rtm_kd.utils.image_size import image_size
 
@@ -43,17 +43,22 @@ def check_images(dataset: BaseDataset, split: str) -> None:
         each.backend_args is not None or each.file_client_args is not None for each in loads
     ):
         return
-    folders = defaultdict(dict)
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        folder, name = os.path.split(info['img_path'])
-        folders[folder][name] = _named(info, index)
+    infos = ((index, dataset.get_data_info(index)) for index in range(len(dataset)))
+    images = {info['img_path']: _named(info, index) for index, info in infos}
+    sizes = {}
+    for folder in {os.path.dirname(path) for path in images}:
+        # In the order of the listing, in which a network's file system answers many at once.
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            listed = [entry for entry in entries if entry.path in images and entry.is_file()]
+            sizes.update((entry.path, entry.stat().st_size) for entry in listed)
+    for path in images.keys() - sizes.keys():
+        # A folder may be readable without being listable, or spell its names another way.
+        if os.path.isfile(path):
+            sizes[path] = os.path.getsize(path)
     faults = defaultdict(list)
-    for folder, images in folders.items():
-        sizes = _sizes(folder, images)
-        for name, identity in images.items():
-            if not sizes.get(name):
-                faults['are empty' if name in sizes else 'are missing'].append(identity)
+    for path, identity in images.items():
+        if not sizes.get(path):
+            faults['are empty' if path in sizes else 'are missing'].append(identity)
     if faults:
         text = '; '.join(
             f'{len(files)} of its {len(dataset)} images {fault}: {first_few(files)}'
@@ -89,24 +94,25 @@ def _open_images(dataset: BaseDataset, split: str, turned: bool) -> Optional[str
             other.append(f'{_named(info, index)}: {noted[0]}x{noted[1]}, not {size[0]}x{size[1]}')
     opened = '' if count == len(dataset) else f'{count} of '
     name = f'of {opened}the {len(dataset)} images of the {split} annotation file {dataset.ann_file}'
-    warnings, refusal = [], None
     if damaged:
-        warnings.append(
+        _warn(
             f'{name} {len(damaged)} may be unreadable, and would end the run: '
             f'{first_few(damaged)}; replace or remove them'
         )
-    if other:
-        refusal = (
-            f'{name} {len(other)} are of another size than it says, so that their boxes are wrong: '
-            f'{first_few(other)}; put back the images as they were annotated (resized or turned '
-            'since, or turned by their EXIF tag?), or export the annotations again'
-        )
-        if 2 * len(other) <= count:
-            warnings.append(refusal)
-            refusal = None
-    for message in warnings:
-        print_log(printable(message), logger='current', level=logging.WARNING)
-    return refusal
+    if not other:
+        return None
+    message = (
+        f'{name} {len(other)} are of another size than it says, so that their boxes are wrong: '
+        f'{first_few(other)}; {RESIZED_REMEDY}'
+    )
+    if 2 * len(other) > count:
+        return message
+    _warn(message)
+    return None
+
+
+def _warn(message: str) -> None:
+    print_log(printable(message), logger='current', level=logging.WARNING)
 
 
 def name_faulty_images(dataset: BaseDataset) -> None:
@@ -157,19 +163,3 @@ def _undecoded(error: Exception) -> Optional[str]:
 
 def _named(info: dict, index: int) -> str:
     return f'{info["img_path"]} (image id {info.get("img_id", index)})'
-
-
-def _sizes(folder: str, names: dict) -> dict[str, int]:
-    """Return the sizes of those files of a folder that exist, in bytes."""
-    sizes = {}
-    # In the order of the listing, in which a network's file system answers many at once.
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name in names and entry.is_file():
-                sizes[entry.name] = entry.stat().st_size
-    for name in names.keys() - sizes.keys():
-        # A folder may be readable without being listable, or spell its names another way.
-        path = os.path.join(folder, name)
-        if os.path.isfile(path):
-            sizes[name] = os.path.getsize(path)
-    return sizes

@@ -12,6 +12,11 @@ from rtm_kd.utils.errors import UsageError
 _LARGEST = 3.4e38
 _DEEPEST = 1000  # nested calls, Python's own default
 _SHOWN = 3
+#: What to do about images of another size than the annotations say.
+RESIZED_REMEDY = (
+    'put back the images as they were annotated (resized or turned since, or turned by their EXIF '
+    'tag?), or export the annotations again'
+)
 
 
 def _is_number(value: Any) -> bool:

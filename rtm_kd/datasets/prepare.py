@@ -7,8 +7,9 @@ from typing import Any, Optional, Union
 
 from rtm_kd.utils.errors import UsageError, near_misses
 
-from .converters import Annotations, Converted, open_annotations
-from .converters.coco_writer import REMEDIES, check_class_names
+from .converters import open_annotations
+from .converters.base import REMEDIES, Annotations, Converted, check_class_names
+from .converters.files import relative_name
 from .split import split_coco
 
 
@@ -86,13 +87,15 @@ def prepare_data(source: DataSource, out_dir: str) -> PreparedData:
             part.write(part.file)
             messages.append(f'written {part.file}')
     paths = [trained.file, trained.image_folder, evaluated.file, evaluated.image_folder]
-    base, below = _relative(paths, root)
+    names_below = [relative_name(path, root) for path in paths]
+    all_below = not any(map(os.path.isabs, names_below))
+    stated = names_below if all_below else [path.as_posix() for path in paths]
     return PreparedData(
-        data_root=base,
-        train_ann_file=below[0],
-        train_data_prefix=_with_slash(below[1]),
-        val_ann_file=below[2],
-        val_data_prefix=_with_slash(below[3]),
+        data_root=_with_slash(root) if all_below else '',
+        train_ann_file=stated[0],
+        train_data_prefix=_with_slash(stated[1]),
+        val_ann_file=stated[2],
+        val_data_prefix=_with_slash(stated[3]),
         class_names=names,
         num_train_images=(
             len(trained.content['images'])
@@ -125,17 +128,12 @@ def _open(source: DataSource, root: Path) -> tuple[Annotations, str, Annotations
         val = open_annotations(_find(source.val_ann, root), root, images, source.classes)
         return train, split, val, val.split_for('val') or next(iter(val.splits))
     if source.val_fraction is None and 'val' not in train.splits:
-        if 'val' in train.missing:
-            raise UsageError(
-                f'{train.missing["val"]}, or have --val-fraction 0.2 take images to evaluate on '
-                'from those to train on'
-            )
         others = [name for name in train.splits if name not in ('all', split)]
         more = f' (there is {" and ".join(others)})' if others else ''
-        raise UsageError(
-            f'{train.path} has no annotations for validation{more}; name some with --val-ann, or '
-            'have --val-fraction 0.2 take them from the training images'
+        fault = train.missing.get('val') or (
+            f'{train.path} has no annotations for validation{more}; name some with --val-ann'
         )
+        raise UsageError(f'{fault}, or have --val-fraction 0.2 take them from the training images')
     return train, split, train, 'val'
 
 
@@ -204,15 +202,6 @@ def _warnings(trained: Converted, evaluated: Converted) -> list[str]:
     if silent:
         warnings.append(f'no box of {", ".join(silent)} to train on')
     return warnings
-
-
-def _relative(paths: list[Path], root: Path) -> tuple[str, list[str]]:
-    """Return data_root and the paths relative to it, if they are all below it."""
-    whole = [Path(os.path.abspath(path)) for path in paths]
-    top = Path(os.path.abspath(root))
-    if all(path == top or top in path.parents for path in whole):
-        return _with_slash(root), [path.relative_to(top).as_posix() for path in whole]
-    return '', [path.as_posix() for path in paths]
 
 
 def _with_slash(folder: Union[str, Path]) -> str:

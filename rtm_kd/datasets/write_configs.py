@@ -30,12 +30,12 @@ _BASE_LR, _BASE_BATCH_SIZE, _BASE_WARMUP = 0.004, 256, 1000
 
 @dataclass
 class Schedule:
-    """How long, in what portions and how fast to train."""
+    """How long, in what portions and how fast to train, by the names of the configs."""
 
-    batch_size: int  # images of a step
-    epochs: int  # passes over the data
+    train_batch_size_per_gpu: int  # images of a step
+    max_epochs: int  # passes over the data
     base_lr: float  # learning rate after the warm-up
-    warmup_iters: int  # steps of the warm-up
+    lr_warmup_iters: int  # steps of the warm-up
     num_epochs_stage2: int  # last epochs, without mosaic and without distillation
     val_interval: int  # epochs from one evaluation to the next
 
@@ -80,11 +80,11 @@ def choose_schedule(
         # rate that goes down with the batch itself, which is what MMYOLO's fine-tuning does.
         base_lr = float(f'{_BASE_LR * (share if pretrained else math.sqrt(share)):.2g}')
     return Schedule(
-        batch_size=batch_size,
-        epochs=epochs,
+        train_batch_size_per_gpu=batch_size,
+        max_epochs=epochs,
         base_lr=base_lr,
         # A twentieth of the run, and over before the learning rate begins to fall.
-        warmup_iters=min(_BASE_WARMUP, math.ceil(epochs * iterations / 20)),
+        lr_warmup_iters=min(_BASE_WARMUP, math.ceil(epochs * iterations / 20)),
         num_epochs_stage2=min(math.ceil(epochs / 10), 20) if epochs > 1 else 0,
         val_interval=max(epochs // 10, 1),
     )
@@ -125,20 +125,28 @@ def config_paths(folder: Path, student: str, teacher: str, name: str) -> ConfigP
 
 
 @dataclass
-class Training:
-    """How a teacher or a student is trained."""
+class Run:
+    """The training of a teacher, or of its student by distillation."""
 
+    who: str  # 'teacher' or 'student'
     size: str
     schedule: Schedule  # a teacher shares its student's, except for the epochs
-    load_from: Optional[str] = None  # weights to start from
+    start: Optional[str]  # path or URL of the weights it starts from
+    config: Path
+    best: Path  # the weights of its best epoch, missing until it is trained
+
+    @property
+    def work_dir(self) -> Path:
+        """Named after its config."""
+        return self.best.parent
 
 
 def render_configs(
     paths: ConfigPaths,
     templates: Path,
     data: PreparedData,
-    teacher: Training,
-    student: Training,
+    teacher: Run,
+    student: Run,
     teacher_ckpt: str,
     **common: Any,
 ) -> dict[Path, str]:
@@ -150,12 +158,11 @@ def render_configs(
         paths (ConfigPaths): Where they will be.
         templates (Path): The folder ``configs/custom_dataset``.
         data (PreparedData): What to train on.
-        teacher, student (Training): How each is trained.
+        teacher, student (Run): How each is trained.
         teacher_ckpt (str): Path or URL of the teacher's weights.
         common: Other values at the top of the teacher's config, which all three share.
     """
-    # What both share follows the student's run, which may be the shorter one.
-    schedule, published = student.schedule, _published(student.size)
+    published = _published(student.size)
     data_values = ('data_root', 'train_ann_file', 'train_data_prefix', 'val_ann_file')
     data_values += ('val_data_prefix', 'train_on_background')
     return {
@@ -167,13 +174,9 @@ def render_configs(
                 _base_=_package_path(teacher.size),
                 **{name: getattr(data, name) for name in data_values},
                 class_names=tuple(data.class_names),
-                train_batch_size_per_gpu=schedule.batch_size,
-                max_epochs=teacher.schedule.epochs,
-                num_epochs_stage2=schedule.num_epochs_stage2,
-                base_lr=schedule.base_lr,
-                val_interval=schedule.val_interval,
-                load_from=teacher.load_from,
-                lr_warmup_iters=schedule.warmup_iters,
+                # What both share follows the student's run, which may be the shorter one.
+                **{**vars(student.schedule), 'max_epochs': teacher.schedule.max_epochs},
+                load_from=teacher.start,
                 **_augmentation(teacher.size, data.num_train_images),
                 **common,
             ),
@@ -183,8 +186,8 @@ def render_configs(
             f'RTMDet-{student.size} on the data of {paths.teacher.name}: the student, undistilled.',
             dict(
                 _base_=f'./{paths.teacher.name}',
-                max_epochs=student.schedule.epochs,
-                load_from=student.load_from,
+                max_epochs=student.schedule.max_epochs,
+                load_from=student.start,
                 deepen_factor=published.deepen_factor,
                 widen_factor=published.widen_factor,
                 **_augmentation(student.size, data.num_train_images),

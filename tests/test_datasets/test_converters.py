@@ -818,6 +818,14 @@ def test_voc_in_unusual_folders_is_found(tmp_path, layout):
         assert file.samefile(tmp_path / images / '1.jpg')
 
 
+def test_voc_beside_a_folder_of_it_is_read_too(tmp_path):
+    for name in ('a', 'train/b'):
+        draw(tmp_path / f'{name}.jpg')
+        write(tmp_path / f'{name}.xml', xml(f'{name[-1]}.jpg', [('a', (1, 1, 9, 9), 0)]))
+    converted = open_annotations(tmp_path, tmp_path).convert('all')
+    assert [name for name, *_ in boxes(converted.content)] == ['a.jpg', 'b.jpg']
+
+
 def test_voc_with_swapped_corners_is_read_with_a_warning(tmp_path):
     draw(tmp_path / 'a.jpg')
     write(tmp_path / 'a.xml', xml('a.jpg', [('a', (9, 5, 1, 3), 0), ('a', (1, 30, 9, 20), 0)]))
@@ -834,6 +842,8 @@ def test_voc_with_swapped_corners_is_read_with_a_warning(tmp_path):
         ('utf-16', 'utf-16', 'Größe'),
         ('', 'utf-8-sig', 'Größe'),
         ('', 'utf-16', 'Größe'),
+        ('', 'utf-16-be', 'Größe'),
+        ('iso-8859-1', 'utf-8-sig', 'Größe'),
         ('iso-8859-1', 'iso-8859-1', 'Größe'),
         ('gb2312', 'gb2312', '大小'),
         ('utf-8', 'gb2312', None),

@@ -5,9 +5,10 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from rtm_kd.apis.train import enable_amp, train
+from rtm_kd.apis.train import train
 from rtm_kd.compat.checkpoint_load import load
 from rtm_kd.engine.optimizers import cpu_amp_optim_wrapper
+from rtm_kd.engine.runs import enable_amp
 from rtm_kd.models import ConfigurableDistiller
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it is MMEngine's")

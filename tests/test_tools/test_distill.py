@@ -237,17 +237,17 @@ def test_a_value_is_replaced_and_nothing_else_changes(tmp_path):
 def test_the_defaults_fit_the_number_of_images():
     for images in (2, 12, 100, 205, 3000, 50000):
         schedule = choose_schedule(images)
-        iterations = -(-images // schedule.batch_size)
-        assert 1 <= schedule.batch_size <= images
-        assert 50 <= schedule.epochs <= 300
-        assert schedule.warmup_iters <= min(1000, schedule.epochs * iterations / 10)
-        assert 0 < schedule.num_epochs_stage2 <= schedule.epochs / 5
-        assert 1 <= schedule.val_interval <= schedule.epochs / 5
-    assert choose_schedule(205).batch_size == 8
+        iterations = -(-images // schedule.train_batch_size_per_gpu)
+        assert 1 <= schedule.train_batch_size_per_gpu <= images
+        assert 50 <= schedule.max_epochs <= 300
+        assert schedule.lr_warmup_iters <= min(1000, schedule.max_epochs * iterations / 10)
+        assert 0 < schedule.num_epochs_stage2 <= schedule.max_epochs / 5
+        assert 1 <= schedule.val_interval <= schedule.max_epochs / 5
+    assert choose_schedule(205).train_batch_size_per_gpu == 8
     assert choose_schedule(9999, batch_size=256).base_lr == 0.004
     assert choose_schedule(9999, batch_size=64).base_lr == 0.002
     assert choose_schedule(9999, batch_size=64, pretrained=True).base_lr == 0.001
-    assert choose_schedule(205, pretrained=True).epochs < choose_schedule(205).epochs
+    assert choose_schedule(205, pretrained=True).max_epochs < choose_schedule(205).max_epochs
     one = choose_schedule(3, epochs=1)
     assert (one.num_epochs_stage2, one.val_interval) == (0, 1)
 

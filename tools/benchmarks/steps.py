@@ -16,8 +16,7 @@ from mmengine.hooks import EMAHook
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 
-from rtm_kd.apis.train import enable_amp
-from rtm_kd.engine.runs import build_runner
+from rtm_kd.engine.runs import build_runner, enable_amp
 from rtm_kd.utils import UsageError, load_config
 
 from .measure import peak_memory, seed, time_of

@@ -18,8 +18,7 @@ from rtm_kd.datasets.coco_format import (
 from rtm_kd.utils.errors import UsageError
 
 from . import files
-from .base import ALL, Annotations, Converted
-from .coco_writer import OTHER_CLASSES, check_class_names
+from .base import ALL, OTHER_CLASSES, Annotations, Converted, check_class_names
 from .other_formats import name_other_format
 
 # Image names of a file that are looked for in each folder.

@@ -79,11 +79,11 @@ def _kind_of_file(path: Path, root: Path) -> Optional[type[Annotations]]:
 
 
 def _kind_of_folder(folder: Path) -> Optional[type[Annotations]]:
-    if find_yaml(folder) is not None:
+    if find_yaml(folder):
         return YoloAnnotations
     if coco_files(folder):
         return CocoAnnotations
     if any(is_voc(file) for file in files.below(folder, '.xml')):
         return VocAnnotations
-    places = {folder, files.swap_folder(folder, 'images', 'labels') or folder}
+    places = {folder, files.swap_folder(folder, 'images', 'labels')}
     return YoloAnnotations if any(any(yolo_labels_below(place)) for place in places) else None

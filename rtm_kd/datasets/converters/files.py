@@ -57,17 +57,16 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def relative_name(path: Union[str, os.PathLike], folder: Path) -> str:
-    """Return a path as COCO names it: relative to the image folder, if it is below it."""
+    """Return a path as COCO names it: relative to the image folder, if it is in it."""
     path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
-    return (path.relative_to(folder) if folder in path.parents else path).as_posix()
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
-def swap_folder(path: Path, old: str, new: str) -> Optional[Path]:
-    """Return a path with another name for its last folder called ``old``, None without one."""
+def swap_folder(path: Path, old: str, new: str) -> Path:
+    """Return a path with another name for its last folder called ``old``, if it has one."""
     parts = list(path.parts)
-    if old not in parts:
-        return None
-    parts[len(parts) - 1 - parts[::-1].index(old)] = new
+    if old in parts:
+        parts[len(parts) - 1 - parts[::-1].index(old)] = new
     return Path(*parts)
 
 

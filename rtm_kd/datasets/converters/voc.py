@@ -1,6 +1,5 @@
 """Pascal VOC XML: its splits, its encodings, and the image of each annotation."""
 
-import codecs
 import math
 import os
 import re
@@ -9,15 +8,17 @@ from pathlib import Path
 from typing import Optional
 from xml.etree import ElementTree
 
+from rtm_kd.datasets.coco_format import first_few
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.image_size import EXTENSIONS
 
 from . import files
-from .base import ALL, Annotations, Converted
-from .coco_writer import NO_FILE, CocoWriter, check_class_names, counted, first_few
+from .base import ALL, NO_FILE, Annotations, CocoWriter, Converted, check_class_names, counted
 
 _FOLDERS = ('annotations', 'annotation', 'xmls', 'xml', 'labels')
 _DECLARED = re.compile(rb'^\s*<\?xml[^>]*?encoding\s*=\s*["\']([\w.:-]+)["\'][^>]*\?>')
+# The first bytes of UTF-16, marked as such or not.
+_WIDE = {b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16', b'<\0': 'utf-16-le', b'\0<': 'utf-16-be'}
 
 
 class VocAnnotations(Annotations):
@@ -75,15 +76,15 @@ class VocAnnotations(Annotations):
         """Return the image of a file's own name, or of the noted one, that is nearest to it."""
         noted = noted.replace('\\', '/').rsplit('/', 1)[-1]
 
-        def distance(image: Path) -> tuple:
+        def order(image: Path) -> tuple:
             shared = os.path.commonpath([file.parent, image.parent])
             # Annotations/a/b.xml belongs to JPEGImages/a/b.jpg.
-            return -len(Path(shared).parts), -len({*file.parts} & {*image.parent.parts})
+            alike = {*file.parts} & {*image.parent.parts}
+            return -len(Path(shared).parts), -len(alike), image.name != noted, image.name
 
         # Its own name first: the noted one is often that of before a renaming.
-        own = sorted(self._by_stem[file.stem], key=lambda image: (image.name != noted, image.name))
         others = [image for image in self._by_stem[Path(noted).stem] if image.name == noted]
-        return min(own or others, key=distance, default=None)
+        return min(self._by_stem[file.stem] or others, key=order, default=None)
 
 
 def is_voc(file: Path) -> bool:
@@ -101,23 +102,21 @@ def annotations_folder(folder: Path) -> Optional[Path]:
 def _splits(path: Path, root: Path) -> dict[str, list[Path]]:
     if path.is_file():
         return {ALL: _files_of_list(path, root)}
-    folder = path
-    if annotations_folder(path) is None:
-        children = [child for child in sorted(path.glob('*')) if child.is_dir()]
-        nested = [child for child in children if annotations_folder(child)]
-        if len(nested) == 1 and not files.split_name(nested[0].name):
-            folder = nested[0]  # VOCdevkit/VOC2012
-        elif len(children) == 1 and not nested:
-            return _splits(children[0], root)
-    lists = {file.stem: file for file in sorted(folder.glob('ImageSets/Main/*.txt'))}
+    main = list(path.glob('ImageSets/Main/*.txt')) or [
+        # Such as VOCdevkit/VOC2012/ImageSets/Main.
+        file
+        for file in files.below(path, '.txt')
+        if file.parent.parts[-2:] == ('ImageSets', 'Main')
+    ]
+    # The lists of several years have the same names.
+    lists = {file.stem: file for file in main} if len({file.parent for file in main}) == 1 else {}
     lists.setdefault('train', lists.get('trainval'))
     lists = {split: lists[split] for split in ('test', 'train', 'val') if lists.get(split)}
     if lists:
-        return {split: _files_of_list(file, folder) for split, file in lists.items()}
-    found = files.below(folder, '.xml')
-    splits = defaultdict(list)
+        return {split: _files_of_list(file, path) for split, file in lists.items()}
+    found, splits = files.below(path, '.xml'), defaultdict(list)
     for file in found:
-        splits[files.split_of_parents(file, folder) or ALL].append(file)
+        splits[files.split_of_parents(file, path) or ALL].append(file)
     return {ALL: found} if ALL in splits else dict(splits)
 
 
@@ -145,25 +144,20 @@ def _parse(file: Path) -> tuple[Optional[ElementTree.Element], str]:
         return None, 'listed images without annotations'
     try:
         content = file.read_bytes()
-        tree = ElementTree.fromstring(content)
-    except OSError:
-        return None, "annotation files that can't be read"
-    except (ElementTree.ParseError, ValueError, LookupError):
-        # Expat knows few encodings, and many files are in another one than they declare.
         declared = _DECLARED.match(content)
-        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        encoding = 'utf-16' if wide else declared[1].decode() if declared else 'utf-8-sig'
-        try:
-            text = content.decode(encoding, errors='replace')
-            # Without the declaration, which is not for what is decoded already.
-            tree = ElementTree.fromstring(re.sub(r'^\s*<\?xml.*?\?>', '', text, flags=re.S))
-        except LookupError:
-            return None, 'annotation files in an encoding that is not known'
-        except (ElementTree.ParseError, ValueError):
-            return None, "annotation files that can't be read"
-        # A replaced character does no harm in a path, but it does in the name of a class.
-        if any('\ufffd' in _text(entry, 'name') for entry in tree.findall('object')):
-            return None, 'annotation files in another encoding than they say'
+        named = declared[1].decode() if declared else 'utf-8-sig'
+        encoding = _WIDE.get(content[:2], named)
+        # Decoded here, since Expat knows few encodings, and many files are in another one than
+        # they declare.
+        text = content.decode(encoding, errors='replace')
+        tree = ElementTree.fromstring(re.sub(r'^\s*<\?xml.*?\?>', '', text, flags=re.S))
+    except LookupError:
+        return None, 'annotation files in an encoding that is not known'
+    except (OSError, ElementTree.ParseError, ValueError):
+        return None, "annotation files that can't be read"
+    # A replaced character does no harm in a path, but it does in the name of a class.
+    if any('\ufffd' in _text(entry, 'name') for entry in tree.findall('object')):
+        return None, 'annotation files in another encoding than they say'
     return (tree, '') if tree.tag == 'annotation' else (None, "XML files that are not VOC's")
 
 

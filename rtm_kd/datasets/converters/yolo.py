@@ -13,8 +13,7 @@ from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.image_size import EXTENSIONS
 
 from . import files
-from .base import ALL, Annotations, Converted
-from .coco_writer import OTHER_FORMAT, CocoWriter, check_class_names, counted
+from .base import ALL, OTHER_FORMAT, Annotations, CocoWriter, Converted, check_class_names, counted
 
 #: Files with one class name a line, as the tools that write YOLO's labels call them.
 NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
@@ -35,20 +34,18 @@ class YoloAnnotations(Annotations):
     format = 'YOLO'
 
     def _read(self) -> None:
-        path, root = self.path, self.root
-        description, file = _description(path, root)
-        self._names = _names(description, file, path, root) or dict(enumerate(self.names or ()))
+        self._description, self._file = self._find_description()
+        self._names = self._find_names() or dict(enumerate(self.names or ()))
         if not self._names:
             raise UsageError(
-                f'the labels of {path} are numbers, and no file gives them names; put a '
+                f'the labels of {self.path} are numbers, and no file gives them names; put a '
                 'data.yaml or classes.txt (one name a line) beside them, or give --classes'
             )
         self.classes = [self._names[label] for label in sorted(self._names)]
-        check_class_names(self.classes, f'the classes of {file or path}')
-        self._keypoints = 'kpt_shape' in description
-        self.splits = self._find_splits(description, file)
+        check_class_names(self.classes, f'the classes of {self._file or self.path}')
+        self.splits = self._find_splits()
         if not any(self.splits.values()):
-            no_image = f'{path} has labels, but no image to them ({", ".join(EXTENSIONS)})'
+            no_image = f'{self.path} has labels, but no image to them ({", ".join(EXTENSIONS)})'
             raise UsageError(next(iter(self.missing.values()), no_image))
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
@@ -82,9 +79,8 @@ class YoloAnnotations(Annotations):
 
     def _label_file(self, image: Path) -> Optional[Path]:
         """Return the labels of an image: in labels/ for images/, or beside it."""
-        candidates = [image, self.root / 'labels' / image.name]
-        if 'images' in image.parts[:-1]:
-            candidates.insert(0, files.swap_folder(image.parent, 'images', 'labels') / image.name)
+        swapped = files.swap_folder(image.parent, 'images', 'labels')
+        candidates = [swapped / image.name, image, self.root / 'labels' / image.name]
         if self.images is not None and self.path.is_dir():
             candidates.insert(0, self.path / files.relative_name(image, self.images))
         found = (candidate.with_suffix('.txt') for candidate in candidates)
@@ -95,7 +91,7 @@ class YoloAnnotations(Annotations):
     ) -> Optional[float]:
         """Add the box of a line, or count why not, and return its label."""
         numbers = _numbers(line)
-        if self._keypoints:
+        if 'kpt_shape' in self._description:
             numbers = numbers[:_BOX]
         if not (len(numbers) == _BOX or (len(numbers) > 6 and len(numbers) % 2)):
             writer.drop('lines that are not a box', where)
@@ -139,20 +135,103 @@ class YoloAnnotations(Annotations):
                 what = OTHER_FORMAT if file.stem in others else 'label files without an image'
                 writer.drop(what, files.relative_name(others.get(file.stem, file), self.root))
 
-    def _find_splits(self, description: dict, file: Optional[Path]) -> dict[str, list[Path]]:
-        if file is not None and self.path in (file, file.parent):
-            named = {}
-            for key, entry in description.items():
-                split = files.split_name(key)
-                if split and entry not in (None, '', 'null', '~'):
-                    try:
-                        named[split] = _listed(entry, file, description)
-                    except UsageError as error:
-                        self.missing[split] = str(error)  # it may not be needed
-            return named or _splits_of_folder(file.parent, self.images)
-        if self.path.is_file():
-            return {ALL: _paths_in(self.path, self.root)}
-        return _splits_of_folder(self.path, self.images)
+    def _find_description(self) -> tuple[dict, Optional[Path]]:
+        """Return the content of the dataset's YAML file and its path, if there is one."""
+        if self.path.suffix.lower() in _YAML and self.path.is_file():
+            description = _read_yaml(self.path)
+            if not description:
+                raise UsageError(
+                    f'{self.path} has no "names", so it does not describe a YOLO dataset; add '
+                    'them, or name another file'
+                )
+            return description, self.path
+        return next(filter(None, map(find_yaml, self._upwards())), ({}, None))
+
+    def _upwards(self) -> list[Path]:
+        """Return the folder of the path, and those above it up to the dataset's."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        if self.root in folder.parents:
+            return [folder, *folder.parents[: folder.parents.index(self.root) + 1]]
+        return [folder] if folder == self.root else [folder, self.root]
+
+    def _find_names(self) -> dict[int, str]:
+        """Return the names of the labels, from the YAML file or from lists of names."""
+        names = self._description.get('names')
+        if not names or names in ('null', '~'):
+            return dict(enumerate(self._listed_names()))
+        if isinstance(names, str):
+            beside = self._file.parent / names
+            names = files.read_lines(beside) if os.path.isfile(beside) else names.split(',')
+        try:
+            pairs = names.items() if isinstance(names, dict) else enumerate(names)
+            named = {int(label): name.strip() for label, name in pairs}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UsageError(
+                f'the "names" of {self._file} are neither a list of names nor label: name; write '
+                'names: [a, b]'
+            ) from error
+        if len(named) < len(names):
+            raise UsageError(
+                f'the "names" of {self._file} have two names for one label; renumber them'
+            )
+        count = self._description.get('nc', str(len(named)))
+        if count != str(len(named)):
+            raise UsageError(
+                f'{self._file} says nc: {count} and has {len(named)} names; make them agree'
+            )
+        return named
+
+    def _listed_names(self) -> list[str]:
+        """Return the names in a file with one a line: beside or above the labels, or among them."""
+        for folder in self._upwards():
+            for name_file in NAME_FILES:
+                if (folder / name_file).is_file():
+                    return files.read_lines(folder / name_file)
+        found = [f for f in files.below(self.root, *NAME_FILES) if f.name in NAME_FILES]
+        lists = [files.read_lines(file) for file in found]
+        # labelImg leaves one in each folder, and appends to it as it meets more classes.
+        longest = max(lists, key=len, default=[])
+        if any(names != longest[: len(names)] for names in lists):
+            named = ', '.join(files.relative_name(file, self.root) for file in found)
+            raise UsageError(
+                f'{self.root} has lists of the classes that differ ({named}); put a data.yaml with '
+                'the right "names" into it'
+            )
+        return longest
+
+    def _find_splits(self) -> dict[str, list[Path]]:
+        if self._file is None or self.path not in (self._file, self._file.parent):
+            if self.path.is_file():
+                return {ALL: _paths_in(self.path, self.root)}
+            return _splits_of_folder(self.path, self.images)
+        named = {}
+        for key, entry in self._description.items():
+            split = files.split_name(key)
+            if split and entry not in (None, '', 'null', '~'):
+                try:
+                    named[split] = self._images_named(entry)
+                except UsageError as error:
+                    self.missing[split] = str(error)  # it may not be needed
+        return named or _splits_of_folder(self._file.parent, self.images)
+
+    def _images_named(self, entry: Any) -> list[Path]:
+        """Return the images that an entry of the YAML file names: folders, or lists of paths."""
+        images = []
+        base = self._file.parent / self._description.get('path', '')
+        for name in entry if isinstance(entry, list) else [entry]:
+            # Roboflow writes ../train/images for train/images, and others a path of their machine.
+            # Its last folder alone, images, could be that of any split.
+            ends = files.path_ends(name)
+            ends = [name, *ends[:1], *ends[1:-1]]
+            candidates = [folder / end for end in ends for folder in (base, self._file.parent)]
+            found = next((path for path in candidates if os.path.exists(path)), None)
+            if found is None:
+                raise UsageError(
+                    f'{self._file} names {name}, and there is no {candidates[0]}; write the path '
+                    'relative to the file, or set its "path"'
+                )
+            images += _paths_in(found, base) if found.is_file() else _images_in(found)
+        return images
 
 
 def yolo_labels_below(folder: Path) -> Iterator[Path]:
@@ -184,40 +263,19 @@ def _numbers(line: str) -> list[float]:
     return numbers if all(map(math.isfinite, numbers)) else []
 
 
-def find_yaml(folder: Path) -> Optional[Path]:
-    """Return a folder's description of a YOLO dataset: ``data.yaml`` or the only one."""
+def find_yaml(folder: Path) -> Optional[tuple[dict, Path]]:
+    """Return the content and the path of a folder's ``data.yaml``, or of the only such file."""
     found = (file for suffix in _YAML for file in folder.glob(f'*{suffix}'))
     for file in sorted(found, key=lambda file: (file.stem != 'data', file.name)):
         try:
-            if _read_yaml(file):
-                return file
+            description = _read_yaml(file)
         except UsageError:
             if file.stem == 'data':
                 raise  # another file may be unrelated
+        else:
+            if description:
+                return description, file
     return None
-
-
-def _description(path: Path, root: Path) -> tuple[dict, Optional[Path]]:
-    if path.suffix.lower() in _YAML and path.is_file():
-        description = _read_yaml(path)
-        if not description:
-            raise UsageError(
-                f'{path} has no "names", so it does not describe a YOLO dataset; add them, or '
-                'name another file'
-            )
-        return description, path
-    file = next(filter(None, map(find_yaml, _upwards(path, root))), None)
-    return (_read_yaml(file) if file else {}), file
-
-
-def _upwards(path: Path, root: Path) -> Iterator[Path]:
-    """Yield the folder of a path, and those above it up to the dataset's."""
-    folder = path if path.is_dir() else path.parent
-    yield folder
-    if root in folder.parents:
-        yield from folder.parents[: folder.parents.index(root) + 1]
-    elif folder != root:
-        yield root
 
 
 class _Loader(yaml.BaseLoader):
@@ -252,74 +310,10 @@ def _read_yaml(file: Path) -> dict:
     return content
 
 
-def _names(description: dict, file: Optional[Path], path: Path, root: Path) -> dict[int, str]:
-    names = description.get('names')
-    if not names or names in ('null', '~'):
-        return _names_of_files(path, root)
-    if isinstance(names, str):
-        beside = file.parent / names
-        names = files.read_lines(beside) if os.path.isfile(beside) else names.split(',')
-    try:
-        pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        named = {int(label): name.strip() for label, name in pairs}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UsageError(
-            f'the "names" of {file} are neither a list of names nor label: name; write '
-            'names: [a, b]'
-        ) from error
-    if len(named) < len(names):
-        raise UsageError(f'the "names" of {file} have two names for one label; renumber them')
-    count = description.get('nc', str(len(named)))
-    if count != str(len(named)):
-        raise UsageError(f'{file} says nc: {count} and has {len(named)} names; make them agree')
-    return named
-
-
-def _names_of_files(path: Path, root: Path) -> dict[int, str]:
-    """Return the names in a file with one a line: beside or above the labels, or among them."""
-    for folder in _upwards(path, root):
-        for name_file in NAME_FILES:
-            if (folder / name_file).is_file():
-                return dict(enumerate(files.read_lines(folder / name_file)))
-    found = [file for file in files.below(root, *NAME_FILES) if file.name in NAME_FILES]
-    lists = [files.read_lines(file) for file in found]
-    # labelImg leaves one in each folder, and appends to it as it meets more classes.
-    longest = max(lists, key=len, default=[])
-    if any(names != longest[: len(names)] for names in lists):
-        named = ', '.join(files.relative_name(file, root) for file in found)
-        raise UsageError(
-            f'{root} has lists of the classes that differ ({named}); put a data.yaml with the '
-            'right "names" into it'
-        )
-    return dict(enumerate(longest))
-
-
-def _listed(entry: Any, file: Path, description: dict) -> list[Path]:
-    """Return the images that an entry of data.yaml names: folders, or lists of paths."""
-    images = []
-    base = file.parent / description.get('path', '')
-    for name in entry if isinstance(entry, list) else [entry]:
-        # Roboflow writes ../train/images for train/images, and others a path of their machine.
-        # Its last folder alone, images, could be that of any split.
-        ends = files.path_ends(name)
-        ends = [end for end in ends if end == ends[0] or '/' in end]
-        candidates = [folder / end for end in (name, *ends) for folder in (base, file.parent)]
-        found = next((path for path in candidates if os.path.exists(path)), None)
-        if found is None:
-            raise UsageError(
-                f'{file} names {name}, and there is no {candidates[0]}; write the path relative to '
-                'the file, or set its "path"'
-            )
-        images += (
-            _paths_in(found, base) if found.is_file() else files.images_below(_images_of(found))
-        )
-    return images
-
-
-def _images_of(folder: Path) -> Path:
-    """Return the images' folder for a folder of a split, of images or of labels."""
-    places = [files.swap_folder(folder, 'labels', 'images'), folder / 'images']
-    return next((place for place in places if place and place.is_dir()), folder)
+def _images_in(folder: Path) -> list[Path]:
+    """Return the images of a split's folder, or of its folder of images or labels."""
+    places = [folder / 'images', files.swap_folder(folder, 'labels', 'images')]
+    return files.images_below(next(filter(Path.is_dir, places), folder))
 
 
 def _paths_in(file: Path, root: Path) -> list[Path]:
@@ -344,10 +338,10 @@ def _splits_of_folder(folder: Path, images: Optional[Path]) -> dict[str, list[Pa
         return lists
     for parent in (folder / 'images', folder):  # images/train or train/images
         splits = {
-            files.split_name(child.name): files.images_below(_images_of(child))
+            files.split_name(child.name): _images_in(child)
             for child in sorted(parent.glob('*'))
             if child.is_dir() and files.split_name(child.name)
         }
         if any(splits.values()):
             return splits
-    return {ALL: files.images_below(_images_of(folder))}
+    return {ALL: _images_in(folder)}
