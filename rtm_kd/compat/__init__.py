@@ -21,7 +21,7 @@ _FIXES = tuple(
         'config_text',
         'coco_ground_truth',
         'log_file',
-        'pkg_resources_warning',
+        'deprecation_warnings',
     )
 )
 _enabled = False
