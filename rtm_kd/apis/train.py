@@ -16,7 +16,6 @@ from rtm_kd.engine.hooks import (
     CheckRanksHook,
     DistillationWatchHook,
     FiniteLossHook,
-    LoadStudentHook,
     SaveOnTerminationHook,
 )
 from rtm_kd.engine.learning_rate import check_learning_rate, enable_auto_scale_lr
@@ -100,7 +99,6 @@ def train(
             *_slower_types(runner),
         ):
             print_log(warning, 'current', logging.WARNING)
-        runner.register_hook(LoadStudentHook())
         runner.register_hook(FiniteLossHook())
         runner.register_hook(CheckRanksHook())
         runner.register_hook(SaveOnTerminationHook())
