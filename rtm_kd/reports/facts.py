@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -168,11 +169,8 @@ def _model(model: Any) -> Optional[str]:
 
 
 def _losses(losses: Mapping[str, Any]) -> Optional[str]:
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for loss in losses.values():
-        values = ', '.join(
-            f'{key}={value}' for key, value in loss.items() if key not in ('type', '_scope_')
-        )
-        name = f'{bare_type(loss)}({values})'
-        counts[name] = counts.get(name, 0) + 1
+        values = [f'{key}={value}' for key, value in loss.items() if key not in ('type', '_scope_')]
+        counts[f'{bare_type(loss)}({", ".join(values)})'] += 1
     return ', '.join(f'{count} x {name}' for name, count in counts.items()) or None
