@@ -11,12 +11,12 @@ import torch
 
 from rtm_kd.reports.curves import plot_curves
 from rtm_kd.reports.facts import environments, results, settings, verdict
-from rtm_kd.reports.page import render_page, write_page
+from rtm_kd.reports.page import render_page
 from rtm_kd.reports.pictures import take_pictures
-from rtm_kd.reports.work_dir import Run, WorkDir
+from rtm_kd.reports.work_dir import WorkDir
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.environment import machine
-from rtm_kd.utils.files import check_can_write
+from rtm_kd.utils.files import check_can_write, write_text
 from rtm_kd.version import __version__
 
 _COLOURS = ('distilled', 'plain', 'third', 'fourth', 'fifth', 'sixth')
@@ -54,10 +54,10 @@ def report(
     check_can_write(target, 'the page')
     _check_device(device)
     pictures = take_pictures(runs, images, device) if images else None
-    faults = [f'{run.title}: {fault}.' for run in runs if (fault := run.work_dir.fault())]
+    faults = [f'{run.title}: {fault}.' for run in runs if (fault := run.fault())]
     page = render_page(
         'report.html',
-        title=', '.join(run.work_dir.name for run in runs),
+        title=', '.join(run.name for run in runs),
         verdict=verdict(runs),
         notes=faults + (pictures.notes if pictures else []),
         runs=runs,
@@ -71,35 +71,34 @@ def report(
         made=f'Written {datetime.datetime.now():%Y/%m/%d %H:%M} by rtm_kd {__version__} on '
         f'{machine()}.',
     )
-    write_page(target, page)
+    write_text(target, page, errors='replace')
     return target
 
 
-def _runs(work_dirs: Sequence[str], plain: Optional[str]) -> list[Run]:
+def _runs(work_dirs: Sequence[str], plain: Optional[str]) -> list[WorkDir]:
     found = [WorkDir(path) for path in work_dirs]
     teachers = [one for one in found if any(one.taught(other) for other in found)]
     students = [one for one in found if one not in teachers]
     used = Counter(plain=plain is not None)
-    runs = []
     for work_dir in found:
         if work_dir in teachers:
-            colour = 'teacher'
+            work_dir.colour = 'teacher'
         else:
             # A plain run gets the colour of plain runs if it is not taken.
             favourite = 'distilled' if work_dir.distils else 'plain'
-            colour = min(_COLOURS, key=lambda name: (used[name], name != favourite))
-            used[colour] += 1
-        title = _short_name(work_dir, found)
+            work_dir.colour = min(_COLOURS, key=lambda name: (used[name], name != favourite))
+            used[work_dir.colour] += 1
+        work_dir.title = _short_name(work_dir, found)
         if teachers == [work_dir]:
-            title = 'teacher'
+            work_dir.title = 'teacher'
         elif students == [work_dir] and work_dir.distils:
-            title = 'student'
-        runs.append(Run(title, colour, work_dir))
-    if plain is not None:
-        titles = {run.title for run in runs}
-        title = 'plain student' if 'plain student' not in titles else os.path.abspath(plain)
-        runs.append(Run(title, 'plain', WorkDir(plain)))
-    return runs
+            work_dir.title = 'student'
+    if plain is None:
+        return found
+    alone = WorkDir(plain)
+    taken = 'plain student' in {run.title for run in found}
+    alone.title, alone.colour = os.path.abspath(plain) if taken else 'plain student', 'plain'
+    return [*found, alone]
 
 
 def _short_name(work_dir: WorkDir, found: Sequence[WorkDir]) -> str:

@@ -85,7 +85,6 @@ def train(
             *_slower_types(runner),
         ):
             print_log(warning, 'current', logging.WARNING)
-        runner.register_hook(hooks.LoadStudentHook())
         runner.register_hook(hooks.FiniteLossHook())
         runner.register_hook(hooks.CheckRanksHook())
         runner.register_hook(hooks.SaveOnTerminationHook())

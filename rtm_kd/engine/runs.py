@@ -18,8 +18,9 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from rtm_kd.checks.config import check_batch_size, check_datasets, check_output_folder
+from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils.build_errors import explain_build_errors
-from rtm_kd.utils.checkpoint import check_state_dict
+from rtm_kd.utils.checkpoint import accept_distilled_weights, check_state_dict
 from rtm_kd.utils.errors import RunError, UsageError, process_rank
 from rtm_kd.utils.files import locked
 from rtm_kd.utils.internals import unwrap_model
@@ -69,7 +70,10 @@ def build_runner(cfg: Config) -> Runner:
     cfg.experiment_name = f'{name}_{uuid4().hex[:8]}'
     if isinstance(cfg.get('visualizer'), dict):
         cfg.visualizer.name = cfg.experiment_name
-    return Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(cfg)
+    if Distillation.of(cfg) is None:
+        unwrap_model(runner.model)._register_load_state_dict_pre_hook(accept_distilled_weights)
+    return runner
 
 
 def check_training_data(runner: Runner) -> None:

@@ -7,38 +7,33 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from .plots import COLOURS, Plot, curve, drawing, mark_event, to_svg
-from .work_dir import DISTILL_PREFIX, STUDENT_LOSS_PREFIX, Run
+from .work_dir import DISTILL_PREFIX, STUDENT_LOSS_PREFIX, WorkDir
 
 # A page shows means of more points than this.
 _MAX_POINTS = 240
 
 
-def plot_curves(runs: Sequence[Run]) -> list[Plot]:
+def plot_curves(runs: Sequence[WorkDir]) -> list[Plot]:
     """Draw mAP, each loss and the learning rate of all runs.
 
     The student's losses share the plots with those of a training without a teacher.
 
     Args:
-        runs (Sequence[Run]): At least one.
+        runs (Sequence[WorkDir]): At least one.
     """
     plots = []
-    metric = next((metric for run in runs if (metric := run.work_dir.metric())), None)
+    metric = next((metric for run in runs if (metric := run.metric())), None)
     if metric is not None:
-        evaluations = [run.work_dir.val_curve(metric) for run in runs]
+        evaluations = [run.val_curve(metric) for run in runs]
         plots.append(_plot('val mAP', metric, runs, evaluations, markers=True))
-    losses = {
-        name.removeprefix(STUDENT_LOSS_PREFIX): None for run in runs for name in run.work_dir.losses
-    }
+    losses = {name.removeprefix(STUDENT_LOSS_PREFIX): None for run in runs for name in run.losses}
     if len(losses) > 1:
         losses.pop('loss', None)  # the sum of the others
     for name in losses:
-        lines = [
-            run.work_dir.curve(name) or run.work_dir.curve(STUDENT_LOSS_PREFIX + name)
-            for run in runs
-        ]
+        lines = [run.curve(name) or run.curve(STUDENT_LOSS_PREFIX + name) for run in runs]
         kind = 'distillation' if name.startswith(DISTILL_PREFIX) else 'detection'
         plots.append(_plot(f'{name.removeprefix(DISTILL_PREFIX)}, {kind}', name, runs, lines))
-    rates = [run.work_dir.curve('lr') for run in runs]
+    rates = [run.curve('lr') for run in runs]
     if any(rates):
         plots.append(_plot('learning rate', 'lr', runs, rates))
     return plots
@@ -47,7 +42,7 @@ def plot_curves(runs: Sequence[Run]) -> list[Plot]:
 def _plot(
     title: str,
     name: str,
-    runs: Sequence[Run],
+    runs: Sequence[WorkDir],
     lines: Sequence[Sequence[tuple[float, float]]],
     markers: bool = False,
 ) -> Plot:
@@ -73,20 +68,20 @@ def _plot(
         return Plot(title, '; '.join(notes), to_svg(figure, described))
 
 
-def _finish(axes: Axes, runs: Sequence[Run]) -> None:
+def _finish(axes: Axes, runs: Sequence[WorkDir]) -> None:
     """Give a plot the axes that all plots of a page share, and mark what happened."""
-    by_epoch = all(run.work_dir.by_epoch for run in runs)
+    by_epoch = all(run.by_epoch for run in runs)
     axes.set_xlabel('epoch' if by_epoch else 'iteration')
     axes.grid()
     low, high = axes.get_ylim()
     if 0 < low < 0.5 * high:
         axes.set_ylim(bottom=0)
-    end = max(run.work_dir.position for run in runs)
+    end = max(run.position for run in runs)
     axes.set_xlim(0, end * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=by_epoch and end >= 2))
     marks: dict[float, dict[str, None]] = {}
     for run in runs:
-        for position, what in run.work_dir.marks:
+        for position, what in run.marks:
             if 0 < position <= end:
                 marks.setdefault(position, {})[what] = None
     # The words are above the curves.

@@ -33,7 +33,7 @@ from rtm_kd.utils.errors import UsageError
 
 from .attention import attention_maps, compared_recorders
 from .detections import Detections, Objects, match
-from .work_dir import Run, WorkDir
+from .work_dir import WorkDir
 
 
 class ValidationSet:
@@ -104,35 +104,35 @@ class Detector:
         return self.observations[img_id].detections.from_score(self.score_thr)
 
 
-def build_detectors(runs: Sequence[Run], device: str, notes: list[str]) -> list[Detector]:
+def build_detectors(runs: Sequence[WorkDir], device: str, notes: list[str]) -> list[Detector]:
     """Build the detectors of some runs that can be built.
 
     These are the students of all runs, and the teacher and the student before training of the
     first run that distils.
 
     Args:
-        runs (Sequence[Run]): The runs; one whose checkpoint is the teacher is not a student.
+        runs (Sequence[WorkDir]): The runs; one whose checkpoint is the teacher is not a student.
         device (str): Where the detectors run.
         notes (list[str]): Gets a sentence on each detector that can't be built.
     """
-    distilling = next((run for run in runs if run.work_dir.distils), None)
+    distilling = next((run for run in runs if run.distils), None)
     students: dict[str, str] = {}
     teachers: dict[str, str] = {}
     if distilling is not None:
         with noted(notes, 'There are no pictures of attention'):
-            students, teachers = _compared_sources(distilling.work_dir.cfg.model.distiller)
+            students, teachers = _compared_sources(distilling.cfg.model.distiller)
     detectors: list[Detector] = []
     images: dict[str, ValidationSet] = {}
     title = 'teacher'
     for run in runs:
-        if distilling is not None and run.work_dir.taught(distilling.work_dir):
+        if distilling is not None and run.taught(distilling):
             title = run.title
             continue
         if run.title == 'teacher':
             title = "the students' teacher"
         with noted(notes, f'There are no pictures of "{run.title}"'):
-            own = images[run.title] = _validation_set(run.work_dir, images)
-            model = _trained_student(run.work_dir).to(device).eval()
+            own = images[run.title] = _validation_set(run, images)
+            model = _trained_student(run).to(device).eval()
             detectors.append(Detector('student', run.title, run.colour, model, own, {}))
             with suppress(UsageError):  # a model of another kind
                 check_sources(model, students, 'student')
@@ -141,16 +141,16 @@ def build_detectors(runs: Sequence[Run], device: str, notes: list[str]) -> list[
         return detectors
     own = images[distilling.title]
     with noted(notes, 'There are no pictures of the student before distillation'):
-        model = _untrained_student(distilling.work_dir).to(device).eval()
+        model = _untrained_student(distilling).to(device).eval()
         before = f'{distilling.title}, before'
         detectors.append(Detector('before', before, 'muted', model, own, students, detects=False))
     with noted(notes, 'There are no pictures of the teacher'):
-        model, detects = _teacher(distilling.work_dir.cfg, len(own.classes), notes)
+        model, detects = _teacher(distilling.cfg, len(own.classes), notes)
         model = model.to(device).eval()
         detectors.append(Detector('teacher', title, 'teacher', model, own, teachers, detects))
     for run in runs:
-        other = run.work_dir.teacher_ckpt
-        if other not in (None, distilling.work_dir.teacher_ckpt):
+        other = run.teacher_ckpt
+        if other not in (None, distilling.teacher_ckpt):
             notes.append(
                 f'{run.title} has another teacher, {other}; shown is the one of {distilling.title}.'
             )

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -11,8 +12,9 @@ from mmengine.config import Config
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.models.distillers import expand
 from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
+from rtm_kd.utils.errors import first_few
 
-from .work_dir import Run, WorkDir
+from .work_dir import WorkDir
 
 
 class Fact(NamedTuple):
@@ -23,9 +25,9 @@ class Fact(NamedTuple):
     differs: bool
 
 
-def verdict(runs: Sequence[Run]) -> str:
+def verdict(runs: Sequence[WorkDir]) -> str:
     """Return one sentence for the top of a page."""
-    best = [_best(run.work_dir) for run in runs]
+    best = [_best(run) for run in runs]
     if len(runs) > 2:
         return 'Best val mAP: ' + ', '.join(
             f'{run.title} {found[1]:.3f}' if found else f'{run.title} none yet'
@@ -34,25 +36,25 @@ def verdict(runs: Sequence[Run]) -> str:
     return '; '.join(
         f'{run.title}: '
         + (f'best val mAP {found[1]:.3f}' if found else 'not evaluated yet')
-        + f', {_state(run.work_dir)}'
+        + f', {_state(run)}'
         for found, run in zip(best, runs)
     )
 
 
-def results(runs: Sequence[Run]) -> list[Fact]:
+def results(runs: Sequence[WorkDir]) -> list[Fact]:
     """Return how far the runs are, what they reached and how long it took."""
     # These nearly always differ, which is not worth pointing out.
-    return [row._replace(differs=False) for row in _facts([_results(r.work_dir) for r in runs])]
+    return [row._replace(differs=False) for row in _facts([_results(r) for r in runs])]
 
 
-def settings(runs: Sequence[Run]) -> list[Fact]:
+def settings(runs: Sequence[WorkDir]) -> list[Fact]:
     """Return the main values of the configs."""
-    return _facts([_settings(run.work_dir.cfg) for run in runs])
+    return _facts([_settings(run.cfg) for run in runs])
 
 
-def environments(runs: Sequence[Run]) -> list[Fact]:
+def environments(runs: Sequence[WorkDir]) -> list[Fact]:
     """Return machines and versions, from the logs."""
-    return _facts([run.work_dir.environment for run in runs])
+    return _facts([run.environment for run in runs])
 
 
 def _facts(columns: Sequence[Mapping[str, Any]]) -> list[Fact]:
@@ -120,8 +122,7 @@ def _settings(cfg: Optional[Config]) -> dict[str, Any]:
     switches = [hook['switch_epoch'] for hook in hooks if 'switch_epoch' in hook]
     classes = get_value(cfg, 'train_dataloader.dataset.metainfo.classes')
     if isinstance(classes, (list, tuple)):
-        more = f' and {len(classes) - 8} more' if len(classes) > 8 else ''
-        classes = ', '.join(map(str, classes[:8])) + more
+        classes = first_few(list(map(str, classes)), 8)
     dataset = innermost_dataset(get_value(cfg, 'train_dataloader.dataset'))
     ann_file = get_value(dataset, 'ann_file')
     data_root = get_value(dataset, 'data_root') or ''
@@ -168,11 +169,8 @@ def _model(model: Any) -> Optional[str]:
 
 
 def _losses(losses: Mapping[str, Any]) -> Optional[str]:
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for loss in losses.values():
-        values = ', '.join(
-            f'{key}={value}' for key, value in loss.items() if key not in ('type', '_scope_')
-        )
-        name = f'{bare_type(loss)}({values})'
-        counts[name] = counts.get(name, 0) + 1
+        values = [f'{key}={value}' for key, value in loss.items() if key not in ('type', '_scope_')]
+        counts[f'{bare_type(loss)}({", ".join(values)})'] += 1
     return ', '.join(f'{count} x {name}' for name, count in counts.items()) or None

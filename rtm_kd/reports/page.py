@@ -8,9 +8,6 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from rtm_kd.utils.errors import UsageError
-from rtm_kd.utils.files import atomic_write
-
 from .plots import PALETTE
 
 _PAGES = Environment(
@@ -41,16 +38,3 @@ def image_uri(image: np.ndarray) -> str:
     bgr = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])
     return 'data:image/jpeg;base64,' + base64.b64encode(encoded.tobytes()).decode()
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page atomically.
-
-    Raises:
-        UsageError: If it can't be written there.
-    """
-    try:
-        with atomic_write(path) as part:
-            part.write_text(page, encoding='utf-8', errors='replace')
-    except OSError as error:
-        raise UsageError(f"the page {path} can't be written: {error.strerror}") from error

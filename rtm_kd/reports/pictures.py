@@ -17,7 +17,7 @@ from .attention import agreement, draw_attention, without_padding
 from .detections import Objects, best_score_thr, ground_truth, num_disagreements
 from .detectors import Detector, build_detectors, noted
 from .page import image_uri
-from .work_dir import Run
+from .work_dir import WorkDir
 
 # For each image shown so many are searched for the worst, spread over the validation set.
 _SEARCHED = 20
@@ -68,13 +68,13 @@ class Pictures(NamedTuple):
     searched: int = 0  # number of images among which the worst were looked for
 
 
-def take_pictures(runs: Sequence[Run], num_images: int, device: str) -> Pictures:
+def take_pictures(runs: Sequence[WorkDir], num_images: int, device: str) -> Pictures:
     """Run the detectors of some runs on validation images.
 
     See :func:`~.detectors.build_detectors` for which they are.
 
     Args:
-        runs (Sequence[Run]): The images are those of the first one whose data are there.
+        runs (Sequence[WorkDir]): The images are those of the first one whose data are there.
         num_images (int): Images to show: those on which students and ground truth disagree most.
         device (str): Where the detectors run, ``'cpu'`` or ``'cuda:0'`` for example.
 

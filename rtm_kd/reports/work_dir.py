@@ -5,14 +5,14 @@ import math
 import re
 import statistics
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from mmengine.config import Config
 
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils.checkpoint import checkpoints_newest_first, read_checkpoint
 from rtm_kd.utils.config import read_dumped_config
-from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.errors import UsageError, first_few
 
 DISTILL_PREFIX = 'distill.'
 STUDENT_LOSS_PREFIX = 'student.'
@@ -45,6 +45,8 @@ class WorkDir:
 
     Attributes:
         name (str): Name of the folder.
+        title, colour (str): How a page shows the run, to be set; the colour is a name in
+            :data:`~.plots.PALETTE`.
         cfg (Config | None): The config as MMEngine dumped it, None if it can't be read.
         train (list[dict]): A line for each logged training iteration, with its ``step``.
         val (list[dict]): A line for each evaluation; ``step`` counts epochs, or iterations if the
@@ -61,7 +63,8 @@ class WorkDir:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self.name = self.path.resolve().name
+        self.name = self.title = self.path.resolve().name
+        self.colour = 'ink'
         self._folders = folders = _log_folders(self.path)
         self.train, self.val = _merged([read_json_lines(folder / _LOGGED) for folder in folders])
         if not self.train:
@@ -181,18 +184,8 @@ class WorkDir:
                 first[name] = bad[0]
         if not first:
             return None
-        names = list(first)
-        more = f' and {len(names) - 3} more' if len(names) > 3 else ''
         where = f'{self.unit} {min(first.values()):.4g}'
-        return f'NaN or Inf, first at {where}: {", ".join(names[:3])}{more}'
-
-
-class Run(NamedTuple):
-    """A run as a page shows it."""
-
-    title: str
-    colour: str  # a name in :data:`~.plots.PALETTE`
-    work_dir: WorkDir
+        return f'NaN or Inf, first at {where}: {first_few(list(first))}'
 
 
 def _log_folders(path: Path) -> list[Path]:

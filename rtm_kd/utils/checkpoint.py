@@ -16,7 +16,7 @@ from torch import nn
 
 from rtm_kd.compat.checkpoint_load import check_hash
 
-from .errors import UsageError
+from .errors import UsageError, first_few
 from .files import atomic_write
 
 STUDENT_PREFIX = 'architecture.'
@@ -141,6 +141,28 @@ def student_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.T
     } or state_dict
 
 
+def accept_plain_weights(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+    """Rename a plain model's weights, which a distillation loads, to those of its student.
+
+    A pre-hook of ``load_state_dict``, as is :func:`accept_distilled_weights`.
+    """
+    if not any(name.startswith(prefix + STUDENT_PREFIX) for name in state_dict):
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            plain = name[len(prefix) :]
+            state_dict[prefix + STUDENT_PREFIX + plain] = state_dict.pop(name)
+
+
+def accept_distilled_weights(state_dict: dict[str, torch.Tensor], *_: Any) -> None:
+    """Reduce a distillation's weights, which a plain model loads, to those of the student.
+
+    Such are the distilled weights that MMYOLO has published. MMEngine would find none of the
+    model's names in the file, and start from scratch with a warning for each.
+    """
+    student = dict(student_state_dict(state_dict))
+    state_dict.clear()
+    state_dict.update(student)
+
+
 def from_mmdet_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename the weights of MMDetection's RTMDet to MMYOLO's names; return others unchanged.
 
@@ -190,10 +212,9 @@ def check_state_dict(
     ]
     faults += [f'{name} is unexpected' for name in state_dict if name not in expected]
     if faults:
-        more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
         raise UsageError(
             f'the checkpoint {checkpoint} does not fit {model}: '
-            f'{"; ".join(faults[:3])}{more}; {_guess(state_dict, expected)}'
+            f'{first_few(faults, separator="; ")}; {_guess(state_dict, expected)}'
         )
 
 

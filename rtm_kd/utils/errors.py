@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 #: ``errno`` of a disk that is full, not writable, or has something in the way.
@@ -65,6 +65,12 @@ def near_misses(name: str, known: Iterable[str]) -> str:
     """Return ``'; did you mean "a" or "b"?'``, or an empty string if no known name is close."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return '; did you mean ' + ' or '.join(f'"{match}"' for match in close) + '?' if close else ''
+
+
+def first_few(texts: Sequence[str], most: int = 3, separator: str = ', ') -> str:
+    """Return the first of some texts, such as ``'a, b, c and 4 more'``."""
+    more = f' and {len(texts) - most} more' if len(texts) > most else ''
+    return separator.join(texts[:most]) + more
 
 
 def say(line: str) -> None:

@@ -37,6 +37,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_text(path: Path, text: str, errors: str = 'strict') -> None:
+    """Write a file in UTF-8, atomically; see ``str.encode`` for ``errors``."""
+    with atomic_write(path) as part:
+        part.write_text(text, encoding='utf-8', errors=errors)
+
+
 def check_can_write(path: Path, what: str = 'the file') -> None:
     """Raise unless a file can be written, before the work that goes into it; create its parents.
 

@@ -173,3 +173,7 @@ def test_weights_with_nan_or_inf_are_neither_saved_nor_resumed(tmp_path, name):
     for loaded in (checkpoint, checkpoint['state_dict']):
         with pytest.raises(ValueError, match=rf'epoch_7\.pth is of a run .* wrong: {name} of'):
             run.hook.after_load_checkpoint(run, loaded)
+    # The student of a distillation, which a plain model loads.
+    distilled = {f'architecture.{n}': value for n, value in checkpoint['state_dict'].items()}
+    with pytest.raises(ValueError, match=f'wrong: architecture.{name} of'):
+        run.hook.after_load_checkpoint(run, distilled)

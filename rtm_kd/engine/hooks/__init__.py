@@ -5,7 +5,6 @@ from .distillation_loss_detach_hook import DistillationLossDetachHook
 from .distillation_watch_hook import DistillationWatchHook
 from .feature_visualization_hook import FeatureVisualizationHook
 from .finite_loss_hook import FiniteLossHook
-from .load_student_hook import LoadStudentHook
 from .paired_randomness_hook import PairedRandomnessHook
 from .run_record_hook import RunRecordHook
 from .save_on_termination_hook import SaveOnTerminationHook
@@ -16,7 +15,6 @@ __all__ = [
     'DistillationWatchHook',
     'FeatureVisualizationHook',
     'FiniteLossHook',
-    'LoadStudentHook',
     'PairedRandomnessHook',
     'RunRecordHook',
     'SaveOnTerminationHook',

@@ -1,6 +1,7 @@
 """A warning when distillation starts to hurt."""
 
-from typing import Any, Optional
+import functools
+from typing import Optional
 
 import torch
 from mmcv.cnn import ConvModule
@@ -46,14 +47,11 @@ class DistillationWatchHook(Hook):
         for name, source in sources.items():
             norm = _norm_after(model.student, source)
             if norm is not None:
-                self._shifts[name] = []
-                watch = self._watch(self._shifts[name])
-                self._handles.append(norm.register_forward_pre_hook(watch))
+                measure = functools.partial(self._measure, name)
+                self._handles.append(norm.register_forward_pre_hook(measure))
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
-        shifts = {
-            name: sum(values) / len(values) for name, values in self._shifts.items() if values
-        }
+        shifts = {name: sum(values) / len(values) for name, values in self._shifts.items()}
         self._remove()
         if not shifts:
             return
@@ -73,17 +71,14 @@ class DistillationWatchHook(Hook):
             handle.remove()
         self._handles, self._shifts = [], {}
 
-    @staticmethod
-    def _watch(values: list[float]) -> Any:
-        @torch.no_grad()
-        def watch(norm: nn.Module, inputs: tuple) -> None:
-            z = inputs[0].float()
-            dims = (0, 2, 3)
-            mean, square = z.mean(dims), z.square().mean(dims)
-            deviation = square - 2 * norm.running_mean * mean + norm.running_mean.square()
-            values.append((deviation / (norm.running_var + norm.eps)).mean().item())
-
-        return watch
+    @torch.no_grad()
+    def _measure(self, name: str, norm: nn.Module, inputs: tuple) -> None:
+        z = inputs[0].float()
+        dims = (0, 2, 3)
+        mean, square = z.mean(dims), z.square().mean(dims)
+        deviation = square - 2 * norm.running_mean * mean + norm.running_mean.square()
+        shift = (deviation / (norm.running_var + norm.eps)).mean().item()
+        self._shifts.setdefault(name, []).append(shift)
 
 
 def _norm_after(model: nn.Module, source: str) -> Optional[nn.Module]:

@@ -12,8 +12,8 @@ from torch import nn
 
 from rtm_kd.models.distillers import ConfigurableDistiller
 from rtm_kd.registry import HOOKS
-from rtm_kd.utils.checkpoint import newest_checkpoint
-from rtm_kd.utils.errors import RunError, UsageError
+from rtm_kd.utils.checkpoint import STUDENT_PREFIX, newest_checkpoint
+from rtm_kd.utils.errors import RunError, UsageError, first_few
 from rtm_kd.utils.internals import checkpoint_to_load, has_fixed_loss_scale, unwrap_model
 
 # Losses in a row that may be skipped with a fixed loss scale: as many as halve the usual dynamic
@@ -141,13 +141,11 @@ def _described(model: nn.Module, loss: str) -> str:
 def _not_finite(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> str:
     """Name the weights and running statistics that hold NaN or Inf."""
     # Other buffers may hold an infinity on purpose.
-    trained = {name for name, _ in model.named_parameters()}
+    trained = {name.removeprefix(STUDENT_PREFIX) for name, _ in model.named_parameters()}
     broken = [
         name
         for name, value in state_dict.items()
-        if (name in trained or '.running_' in name) and not value.isfinite().all()
+        if (name.removeprefix(STUDENT_PREFIX) in trained or '.running_' in name)
+        and not value.isfinite().all()
     ]
-    if not broken:
-        return ''
-    more = f' and {len(broken) - 2} more' if len(broken) > 2 else ''
-    return f'{", ".join(broken[:2])}{more} of its weights are NaN or Inf'
+    return f'{first_few(broken, 2)} of its weights are NaN or Inf' if broken else ''

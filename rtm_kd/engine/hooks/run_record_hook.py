@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from rtm_kd.registry import HOOKS
-from rtm_kd.utils.files import atomic_write
+from rtm_kd.utils.files import write_text
 from rtm_kd.utils.internals import unwrap_model
 
 #: File in the work dir with a line for each start, epoch and evaluation.
@@ -100,8 +100,7 @@ class RunRecordHook(Hook):
     def _write_position(self, runner: Runner, done: int) -> None:
         self._written = time.time()
         position = dict(self._begin, iter=done, now=self._written)
-        with atomic_write(Path(runner.work_dir, POSITION)) as part:
-            part.write_text(json.dumps(position), encoding='utf-8')
+        write_text(Path(runner.work_dir, POSITION), json.dumps(position))
 
 
 def digest_of_student(model: nn.Module) -> str:

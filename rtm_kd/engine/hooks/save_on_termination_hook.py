@@ -42,7 +42,6 @@ class SaveOnTerminationHook(Hook):
         self.interval = interval
         self._asked = False
         self._previous: Optional[Callable] = None
-        self._whole: Optional[Sampler] = None
         # What the resumed run did of this epoch, in images and in iterations.
         self._resumed_samples = 0
         self._done = 0
@@ -72,16 +71,15 @@ class SaveOnTerminationHook(Hook):
         self._resumed_samples = 0
         if self._done > 0:
             batches = loader.batch_sampler
-            self._whole = batches.sampler
-            batches.sampler = SkipFirstSamples(self._whole, self._done * loader.batch_size)
+            batches.sampler = SkipFirstSamples(batches.sampler, self._done * loader.batch_size)
             runner.logger.info(
                 f'Epoch {runner.epoch + 1}: resumed after its first {self._done} iterations'
             )
 
     def after_train_epoch(self, runner: Runner) -> None:
-        if self._whole is not None:
-            runner.train_loop.dataloader.batch_sampler.sampler = self._whole
-            self._whole = None
+        batches = runner.train_loop.dataloader.batch_sampler
+        if isinstance(batches.sampler, SkipFirstSamples):
+            batches.sampler = batches.sampler.sampler
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         if self._agreed(self.every_n_train_iters(runner, self.interval)):

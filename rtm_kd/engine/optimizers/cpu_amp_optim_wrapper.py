@@ -1,8 +1,10 @@
 """Mixed precision on a CPU."""
 
+import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,6 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from rtm_kd.registry import OPTIM_WRAPPERS
-from rtm_kd.utils.precision import cpu_has_bfloat16
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -42,3 +43,13 @@ class CpuAmpOptimWrapper(OptimWrapper):
         """Enter the contexts of gradient accumulation and of autocast."""
         with super().optim_context(model), torch.autocast('cpu', dtype=torch.bfloat16):
             yield
+
+
+@functools.cache
+def cpu_has_bfloat16() -> bool:
+    """Return whether the processor has AVX512-BF16 or AMX; elsewhere bfloat16 is emulated."""
+    try:
+        flags = Path('/proc/cpuinfo').read_text(encoding='utf-8').split()
+    except OSError:
+        return False
+    return not {'avx512_bf16', 'amx_bf16'}.isdisjoint(flags)

@@ -12,7 +12,7 @@ from torch import nn
 
 from rtm_kd.compat.channels_last import to_channels_last
 from rtm_kd.registry import MODELS, SCOPE, model_class
-from rtm_kd.utils.checkpoint import STUDENT_PREFIX
+from rtm_kd.utils.checkpoint import accept_plain_weights
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.modes import evaluating
 from rtm_kd.utils.randomness import preserved_randomness
@@ -95,7 +95,7 @@ class FpnTeacherDistill(BaseModel):
         _check_has_loss(student)
         super().__init__(data_preprocessor or student.data_preprocessor, init_cfg)
         self.architecture = student
-        self._register_load_state_dict_pre_hook(_accept_plain_student)
+        self._register_load_state_dict_pre_hook(accept_plain_weights)
         # With the same seed the student starts from the same weights, and sees the same images, as
         # without distillation.
         with preserved_randomness():
@@ -283,14 +283,6 @@ def _build_distiller(cfg: dict) -> ConfigurableDistiller:
             'type="rtm_kd.ConfigurableDistiller", which takes the same arguments'
         )
     return MODELS.build(cfg)
-
-
-def _accept_plain_student(state_dict: dict[str, torch.Tensor], prefix: str, *_) -> None:
-    """Accept a plain detector's checkpoint, such as COCO weights, in ``load_from``."""
-    if not any(name.startswith(prefix + STUDENT_PREFIX) for name in state_dict):
-        for name in [name for name in state_dict if name.startswith(prefix)]:
-            plain = name[len(prefix) :]
-            state_dict[prefix + STUDENT_PREFIX + plain] = state_dict.pop(name)
 
 
 def _check_has_loss(student: nn.Module) -> None:
