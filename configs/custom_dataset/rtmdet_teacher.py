@@ -25,8 +25,7 @@ lr_warmup_iters = 100
 random_resize_ratio_range = (0.5, 2.0)
 mosaic_max_cached_images = 40  # at most the number of training images
 mixup_max_cached_images = 20
-mixup_prob = 1.0
-random_pop = True  # which image leaves a full cache: any, or the oldest
+mixup_prob = 1.0  # less suits a small student trained alone, but not its distillation
 
 # ======================= What follows from it =======================
 num_classes = len(class_names)
@@ -49,7 +48,6 @@ train_pipeline = [
         img_scale=img_scale,
         use_cached=True,
         max_cached_images=mosaic_max_cached_images,
-        random_pop=random_pop,
         pad_val=114.0,
     ),
     dict(
@@ -71,7 +69,6 @@ train_pipeline = [
         type='YOLOv5MixUp',
         use_cached=True,
         max_cached_images=mixup_max_cached_images,
-        random_pop=random_pop,
         prob=mixup_prob,
     ),
     dict(type='mmdet.PackDetInputs'),

@@ -177,7 +177,7 @@ def render_configs(
                 # What both share follows the student's run, which may be the shorter one.
                 **{**vars(student.schedule), 'max_epochs': teacher.schedule.max_epochs},
                 load_from=teacher.start,
-                **_augmentation(teacher.size, data.num_train_images),
+                **_caches(teacher.size, data.num_train_images),
                 **common,
             ),
         ),
@@ -190,7 +190,6 @@ def render_configs(
                 load_from=student.start,
                 deepen_factor=published.deepen_factor,
                 widen_factor=published.widen_factor,
-                **_augmentation(student.size, data.num_train_images),
             ),
         ),
         paths.distillation: render(
@@ -269,16 +268,13 @@ def render(template: Path, title: str, values: Mapping[str, Any]) -> str:
     return ''.join([*(f'# {line}\n' for line in title.split('\n')), *lines[first:]])
 
 
-def _augmentation(size: str, num_images: int) -> dict[str, Any]:
-    """Return a size's values of MMYOLO's mosaic and mixup, with caches for few images."""
+def _caches(size: str, num_images: int) -> dict[str, int]:
+    """Return the sizes of MMYOLO's caches for mosaic and mixup, at most those of few images."""
     published = _published(size)
-    (mixup,) = (step for step in published.train_pipeline if step.type == 'YOLOv5MixUp')
     return dict(
         # The transforms accept no smaller caches.
         mosaic_max_cached_images=min(published.mosaic_max_cached_images, max(num_images, 4)),
         mixup_max_cached_images=min(published.mixup_max_cached_images, max(num_images // 2, 2)),
-        mixup_prob=mixup.get('prob', 1.0),
-        random_pop=mixup.get('random_pop', True),
     )
 
 
