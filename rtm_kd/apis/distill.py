@@ -11,6 +11,7 @@ from typing import Any, Optional
 from rtm_kd.checks.config import check_data_files, check_output_folder, check_values
 from rtm_kd.datasets.prepare import DataSource, prepare_data
 from rtm_kd.datasets.write_configs import (
+    COCO_MAP,
     SIZES,
     ConfigPaths,
     Run,
@@ -37,7 +38,6 @@ from .train import BEST, train
 
 COCO, COCO_PLAIN = 'coco', 'coco-plain'
 _STRIDE = 32  # of the coarsest level, in pixels
-_POOR_MAP = 0.1  # a teacher below this has little to teach
 
 
 @dataclass
@@ -201,7 +201,11 @@ def check_plan(plan: Plan, changed: list[Path], resume: bool) -> None:
 
 def run_plan(plan: Plan, say: Callable[[str], None], amp: bool, resume: bool) -> None:
     """Train what is not trained yet, and say how well it does."""
-    scores = [_train(run, say, amp, resume) for run in plan.runs]
+    scores = []
+    for run in plan.runs:
+        scores.append(_train(run, say, amp, resume))
+        if run.who == 'teacher' and scores[0] is not None:
+            say(_head_start(run.size, plan.runs[1].size, scores[0]))
     if len(scores) == 2 and None not in scores and scores[1] >= scores[0]:
         options = ['--amp'] if amp else []
         say(
@@ -213,6 +217,17 @@ def run_plan(plan: Plan, say: Callable[[str], None], amp: bool, resume: bool) ->
     best = plan.runs[-1].best
     say(f'the distilled RTMDet-{plan.runs[-1].size}: {best}')
     say(f'to test it: {plan.command("test.py", plan.configs.student, best)}')
+
+
+def _head_start(teacher: str, student: str, score: float) -> str:
+    """Return a sentence on how much better a teacher is than its student without distillation."""
+    expected = score * COCO_MAP[student] / COCO_MAP[teacher]
+    return (
+        f'on COCO an RTMDet-{student} without distillation reaches {COCO_MAP[student]} to the '
+        f'{COCO_MAP[teacher]} of an RTMDet-{teacher}, which would be {expected:.3f} to {score:.3f} '
+        'here. The further ahead the teacher is, the more it can teach: if its mAP was still rising, '
+        f'train it longer (--teacher-epochs), or start it from COCO (--teacher-ckpt {COCO})'
+    )
 
 
 def _check_choices(student: str, teacher: str, img_size: int, **numbers: Optional[float]) -> None:
@@ -294,9 +309,4 @@ def _train(run: Run, say: Callable[[str], None], amp: bool, resume: bool) -> Opt
         save_detector(read_checkpoint(newest_checkpoint(str(run.work_dir))), run.best)
     score = runner.message_hub.runtime_info.get('best_score', 0.0)
     say(f'the {run.who} has a val mAP of {score:.3f}: {run.best}')
-    if run.who == 'teacher' and score < _POOR_MAP:
-        say(
-            f'warning: a teacher with a mAP of {score:.3f} has little to teach; train it longer or '
-            f'from other weights (--teacher-ckpt {COCO}) before you distil from it'
-        )
     return score
