@@ -225,8 +225,8 @@ def _head_start(teacher: str, student: str, score: float) -> str:
     return (
         f'on COCO an RTMDet-{student} without distillation reaches {COCO_MAP[student]} to the '
         f'{COCO_MAP[teacher]} of an RTMDet-{teacher}, which would be {expected:.3f} to {score:.3f} '
-        'here. The further ahead the teacher is, the more it can teach: if its mAP was still rising, '
-        f'train it longer (--teacher-epochs), or start it from COCO (--teacher-ckpt {COCO})'
+        'here. The further ahead the teacher is, the more it can teach: if its mAP was still '
+        f'rising, train it longer (--teacher-epochs), or from COCO weights (--teacher-ckpt {COCO})'
     )
 
 

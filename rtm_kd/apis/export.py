@@ -184,7 +184,7 @@ def describe(
         mean=mean,
         std=std,
         precision='float32',
-        licence=licence or f'the network is of {package} ({_licence_of(package)})',
+        licence=licence or f'the network is from {package} ({_licence_of(package)})',
         made_by=f'rtm_kd {__version__}, torch {torch.__version__}',
     )
 

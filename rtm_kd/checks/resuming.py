@@ -112,7 +112,7 @@ def _optimizer_fault(saved: Any, optimizer: Any) -> Optional[str]:
     if not isinstance(groups, list) or not all(
         isinstance(group, dict) and isinstance(group.get('params'), list) for group in groups
     ):
-        return f'is not the state of one, a {kind}'
+        return f'is not the state of {kind}'
     if len(groups) != len(built):
         return f'has {len(groups)} groups of parameters, and that of the config {len(built)}'
     if [len(group['params']) for group in groups] != [len(group['params']) for group in built]:

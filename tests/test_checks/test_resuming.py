@@ -60,7 +60,7 @@ def swap_meta(**values):
         (
             lambda content: content['optimizer'].update(param_groups=4),
             {},
-            'not the state of one, a AdamW',
+            'its optimizer is not the state of AdamW',
         ),
     ],
 )
