@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 
-from rtm_kd.datasets.coco_format import first_few, read_annotations
+from rtm_kd.datasets.coco_format import read_annotations
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
-from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.errors import UsageError, first_few
 from rtm_kd.utils.internals import has_loop, unwrap_model
 
 from .annotations import checked_annotations

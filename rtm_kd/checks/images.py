@@ -14,8 +14,8 @@ from mmengine import dist
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from rtm_kd.datasets.coco_format import RESIZED_REMEDY, first_few
-from rtm_kd.utils.errors import RunError, UsageError, printable
+from rtm_kd.datasets.coco_format import RESIZED_REMEDY
+from rtm_kd.utils.errors import RunError, UsageError, first_few, printable
 from rtm_kd.utils.image_size import image_size
 
 _SAMPLE = 1000  # images that are opened before a run; it takes about a second

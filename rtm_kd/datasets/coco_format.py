@@ -3,15 +3,14 @@
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from typing import Any, Optional
 
-from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.errors import UsageError, first_few
 
 # Almost the largest float32, in which boxes are trained on; NaN and Inf are beyond it.
 _LARGEST = 3.4e38
 _DEEPEST = 1000  # nested calls, Python's own default
-_SHOWN = 3
 #: What to do about images of another size than the annotations say.
 RESIZED_REMEDY = (
     'put back the images as they were annotated (resized or turned since, or turned by their EXIF '
@@ -110,8 +109,3 @@ def faults_text(faults: dict[str, list]) -> str:
     return '; '.join(
         f'{fault}: {len(ids)} ({first_few(list(map(repr, ids)))})' for fault, ids in faults.items()
     )
-
-
-def first_few(names: Sequence[str]) -> str:
-    """Return the first three names, such as ``'a, b, c, ...'``."""
-    return ', '.join(names[:_SHOWN]) + ', ...' * (len(names) > _SHOWN)

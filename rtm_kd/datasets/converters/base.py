@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from rtm_kd.datasets.coco_format import RESIZED_REMEDY, first_few
-from rtm_kd.utils.errors import UsageError
+from rtm_kd.datasets.coco_format import RESIZED_REMEDY
+from rtm_kd.utils.errors import UsageError, first_few
 from rtm_kd.utils.files import atomic_write
 from rtm_kd.utils.image_size import image_size
 

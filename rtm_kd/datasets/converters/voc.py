@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Optional
 from xml.etree import ElementTree
 
-from rtm_kd.datasets.coco_format import first_few
-from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.errors import UsageError, first_few
 from rtm_kd.utils.image_size import EXTENSIONS
 
 from . import files
