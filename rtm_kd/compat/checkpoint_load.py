@@ -117,9 +117,10 @@ def _records(file: Any, size: int) -> Optional[dict[str, int]]:
             raise UnsafeCheckpointError('a TorchScript program')
         size_of = getattr(reader, 'get_record_size', lambda name: len(reader.get_record(name)))
         # torch does not compress: these are compressed, or the same bytes many times.
-        if len(names) > _MOST_RECORDS or size < sum(map(size_of, names)):
+        sizes = {name: size_of(name) for name in names[: _MOST_RECORDS + 1]}
+        if len(names) > _MOST_RECORDS or size < sum(sizes.values()):
             raise pickle.UnpicklingError(f'its {len(names)} records take more than its size')
-        return {name: size_of(name) for name in names}
+        return sizes
     with contextlib.suppress(tarfile.TarError):
         # Only the first header: later ones may claim any size.
         tarfile.TarInfo.frombuf(head, 'utf-8', 'surrogateescape')

@@ -21,6 +21,7 @@ import mmengine
 from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
+from mmengine.utils import digit_version
 
 
 def _put(self: LocalBackend, obj: bytes, filepath: Union[str, Path]) -> None:
@@ -102,7 +103,7 @@ def _own_best(hook: CheckpointHook, info: dict, suffix: str) -> Optional[str]:
 
 
 def applies() -> bool:
-    return mmengine.version_info < (0, 11)
+    return digit_version(mmengine.__version__) < digit_version('0.11')
 
 
 def enable() -> None:

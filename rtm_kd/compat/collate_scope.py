@@ -13,10 +13,11 @@ import functools
 
 import mmengine
 from mmengine.runner import Runner
+from mmengine.utils import digit_version
 
 
 def applies() -> bool:
-    return mmengine.version_info < (0, 11)
+    return digit_version(mmengine.__version__) < digit_version('0.11')
 
 
 def enable() -> None:

@@ -12,10 +12,11 @@ import functools
 
 import mmengine
 from mmengine.config import Config
+from mmengine.utils import digit_version
 
 
 def applies() -> bool:
-    return mmengine.version_info < (0, 11)
+    return digit_version(mmengine.__version__) < digit_version('0.11')
 
 
 def enable() -> None:

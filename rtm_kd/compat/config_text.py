@@ -21,6 +21,7 @@ import yaml
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.fileio.handlers import yaml_handler
+from mmengine.utils import digit_version
 
 _FILE_VARIABLE = re.compile(
     r'\{\{\s*(fileDirname|fileBasename|fileBasenameNoExtension|fileExtname)\s*\}\}'
@@ -83,7 +84,7 @@ def _escaped(value: str) -> str:
 
 
 def applies() -> bool:
-    return mmengine.version_info < (0, 11)
+    return digit_version(mmengine.__version__) < digit_version('0.11')
 
 
 def enable() -> None:

@@ -14,6 +14,7 @@ import sys
 
 import mmengine
 from mmengine.logging import MMLogger
+from mmengine.utils import digit_version
 
 
 def _handle_error(handler: logging.FileHandler, record: logging.LogRecord) -> None:
@@ -30,7 +31,7 @@ def _handle_error(handler: logging.FileHandler, record: logging.LogRecord) -> No
 
 
 def applies() -> bool:
-    return mmengine.version_info < (0, 11)
+    return digit_version(mmengine.__version__) < digit_version('0.11')
 
 
 def enable() -> None:

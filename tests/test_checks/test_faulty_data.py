@@ -264,7 +264,9 @@ def test_valid_annotations_give_no_warning(content, warnings):
 def test_a_file_without_a_usable_box_is_refused(content):
     for annotation in content['annotations']:
         annotation['bbox'] = [0.4, 0.4, 0.2, 0.2]  # relative to the image, as in YOLO's format
-    with pytest.raises(ValueError, match=r'has no box that can be used.*: 12 \(1, 2, 3 and 9 more\)'):
+    with pytest.raises(
+        ValueError, match=r'has no box that can be used.*: 12 \(1, 2, 3 and 9 more\)'
+    ):
         check_annotations(content, 'a.json')
 
 
@@ -402,7 +404,10 @@ def images_of(root):
     [
         ({'3.png': None}, r'1 of its 12 images are missing: .*images/3\.png \(image id 3\);'),
         ({'3.png': b''}, r'1 of its 12 images are empty: .*images/3\.png \(image id 3\);'),
-        ({f'{i}.png': None for i in range(5)}, r'5 of .*0\.png.*1\.png.*2\.png \(.*2\) and 2 more;'),
+        (
+            {f'{i}.png': None for i in range(5)},
+            r'5 of .*0\.png.*1\.png.*2\.png \(.*2\) and 2 more;',
+        ),
     ],
 )
 def test_missing_and_empty_images_are_found_before_training(content, own_data, files, message):

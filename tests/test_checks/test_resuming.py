@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from rtm_kd.apis.train import train
 from rtm_kd.checks import resuming
 from rtm_kd.compat.checkpoint_load import load
-from rtm_kd.utils.checkpoint import convert_to_student
+from rtm_kd.utils.checkpoint import convert_to_student, student_state_dict
 
 
 @pytest.fixture
@@ -47,6 +47,12 @@ def swap_meta(**values):
             r'is of 3 classes and the config of 2, which differ first at label 2 \("cone", none\)',
         ),
         (None, {'widen_factor': 0.5}, 'does not fit the run that is to be resumed'),
+        (
+            # Of the student without a teacher.
+            lambda content: content.update(state_dict=student_state_dict(content['state_dict'])),
+            {},
+            'does not fit the run that is to be resumed',
+        ),
         (
             None,
             {'optim_wrapper.optimizer': dict(type='SGD', lr=0.1, weight_decay=0.1, _delete_=True)},

@@ -376,6 +376,14 @@ BAD = {
     # numpy's product overflows: 16 x 16 is 0 in eight bits.
     'numbers of numpy as a shape': (array(SIXTEEN * 2 + b'\x86', data=b']'), 'not of its size'),
     'a negative shape': (array(b'J\xff\xff\xff\xff\x85', data=b']'), 'not of its size'),
+    'two negative sides': (
+        array(b'J\xff\xff\xff\xff' * 2 + b'\x86', data=b']Na'),
+        'not of its size',
+    ),
+    'sizes whose product wraps': (
+        array(b'\x8a\x05\x00\x00\x00\x00\x01' * 2 + b'\x86', data=b']'),
+        'not of its size',
+    ),
     'a shape of truth values': (array(b'\x88\x85', data=b']Na'), 'not of its size'),
     'a list as a shape': (array(b']', data=b']Na'), 'not of its size'),
     'more objects than there are': (array(b'K\x02\x85', data=b']Na'), 'not of its size'),
@@ -387,8 +395,10 @@ BAD = {
         TENSOR + SIXTEEN + b'K\x01\x85K\x01\x85\x89}tR',
         'tensor of',
     ),
+    'a negative offset': (TENSOR + b'J\xff\xff\xff\xffK\x01\x85K\x01\x85\x89}tR', 'a tensor of'),
     'numbers of numpy as a size': (
-        TENSOR + b'K\x00' + SIXTEEN + b'\x85K\x01\x85\x89}tR',
+        # Of one element, which is repeated.
+        TENSOR + b'K\x00' + SIXTEEN * 2 + b'\x86K\x00K\x00\x86\x89}tR',
         'a tensor of',
     ),
     'numbers of numpy as a stride': (
@@ -424,8 +434,14 @@ BAD = {
         'a number of NoneType|a number of an object of NoneType|a number of',
     ),
     'a number of fewer bytes': (scalar(dtype('f8'), b'C\x01a'), 'not of its size'),
-    'an object as a number': (scalar(dtype('O8'), b'N'), 'a number of'),
+    'an object as a number': (scalar(dtype('O8'), b'C\x08' + b'A' * 8), 'a number of'),
+    'a number of numpy as a count': (
+        # Times the four bytes of an element it wraps to the 24 bytes that there are.
+        TENSOR.replace(b'K\x06tQ', scalar(dtype('u1'), b'C\x01\x46') + b'tQ'),
+        'the storage',
+    ),
     'a record': (dtype('i8,O'), 'the dtype'),
+    'a dtype of bytes without a type': (dtype('V8'), 'the dtype'),
     'a dtype of dates': (dtype('M8'), 'the dtype'),
     'a set of a tensor': (
         name('builtins', 'set') + TENSOR + b'K\x00K\x01\x85K\x01\x85\x89}tR\x85R',
@@ -483,7 +499,7 @@ def test_a_file_that_would_crash_hang_or_exhaust_memory_is_refused_in_one_line(t
     assert '\n' not in str(caught.value) and len(str(caught.value)) < 1000
 
 
-def test_compressed_or_overlapping_records_are_refused(checkpoint, tmp_path):
+def test_compressed_or_overlapping_records_are_refused(checkpoint, tmp_path, monkeypatch):
     path = tmp_path / 'bad.pth'
     with zipfile.ZipFile(checkpoint) as source:
         records = {item: source.read(item) for item in source.namelist()}
@@ -494,6 +510,9 @@ def test_compressed_or_overlapping_records_are_refused(checkpoint, tmp_path):
                 target.writestr(item, data)
         with pytest.raises(pickle.UnpicklingError, match='take more than its size'):
             checkpoint_load.load(str(path))
+    monkeypatch.setattr(checkpoint_load, '_MOST_RECORDS', 3)
+    with pytest.raises(pickle.UnpicklingError, match='records take more'):
+        checkpoint_load.load(str(checkpoint))
 
 
 def old(content, path):

@@ -141,8 +141,9 @@ def test_resuming_deletes_nothing_that_a_checkpoint_names(tmp_path, monkeypatch,
     before = {*tmp_path.rglob('*')}
     for path in (best, os.path.join(str(other), str(best)), os.path.join(str(work_dir), str(best))):
         hook, runner = resumed(
-            work_dir, best_ckpt=path, best_score=0.1, keep_ckpt_ids=['a', 'a/../../other', 1]
+            work_dir, best_ckpt=path, best_score=0.1, keep_ckpt_ids=[1, 'a', 'a/../../other']
         )
+        assert [*hook.keep_ckpt_ids] == [1]
         hook.after_val_epoch(runner, dict(mAP=0.2))
         assert before <= {*tmp_path.rglob('*')}
 

@@ -31,4 +31,10 @@ def test_finders_that_the_opt_in_enabled_are_not_added_again(module):
 def test_each_patch_documents_its_fault_and_when_it_can_go(fix):
     for part in ('For: ', 'Fault: ', 'Here: ', 'Can go: '):
         assert f'\n{part}' in inspect.getdoc(fix)
+
+
+@pytest.mark.parametrize('fix', compat._FIXES, ids=lambda fix: fix.__name__.split('.')[-1])
+def test_each_fix_tells_whether_it_applies_to_the_fork_too(fix, monkeypatch):
+    # onedl-mmengine has no version_info.
+    monkeypatch.delattr('mmengine.version_info', raising=False)
     assert isinstance(fix.applies(), bool)

@@ -131,6 +131,11 @@ def test_curves_do_not_need_the_config(write):
     assert run.cfg is None and run.marks == [] and run.curve('loss') == [(0.5, 1.0)]
 
 
+def test_a_config_is_read_and_not_run(write, tmp_path):
+    run = WorkDir(write([trained(5)], config=f'{CONFIG}a = open({str(tmp_path / "owned")!r}, "w")'))
+    assert run.cfg is None and not (tmp_path / 'owned').exists()
+
+
 def test_the_newest_readable_checkpoint_is_used(write, root):
     run = WorkDir(write([trained(5)]))
     for epoch in (1, 2):

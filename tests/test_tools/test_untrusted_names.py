@@ -67,9 +67,15 @@ def test_written_configs_have_the_class_names_of_the_data(
     monkeypatch.setattr(module, '_check_configs', lambda *args, **kwargs: None)
     shutil.copytree(data_root, folder)
     make(tmp_path / folder)
+    given = {}
+    if make is make_coco:
+        for split, name in (('train', '{{ fileBasename }}.json'), ('val', SECOND.replace('/', ''))):
+            given[f'{split}_ann'] = f'annotations/{name}.json'
+            os.rename(f'{folder}/annotations/{split}.json', f'{folder}/{given[f"{split}_ann"]}')
     result = distill(
         say,
         data_root=folder,
+        **given,
         student='tiny',
         teacher='s',
         templates=str(ROOT / 'configs/custom_dataset'),
@@ -81,6 +87,10 @@ def test_written_configs_have_the_class_names_of_the_data(
     names = tuple(sorted(NAMES)) if make is make_voc else NAMES
     assert cfg.class_names == names and cfg.train_dataloader.dataset.metainfo.classes == names
     assert os.path.samefile(cfg.data_root, folder)
+    for split in ('train', 'val'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        assert os.path.isfile(os.path.join(dataset.data_root, dataset.ann_file))
+        assert make is not make_coco or dataset.ann_file.endswith(given[f'{split}_ann'])
     assert cfg.teacher_ckpt == f'{folder}/runs {{{{$Y:.}}}}/{result.configs.teacher.stem}/best.pth'
     assert os.path.samefile(cfg.teacher, result.configs.teacher)
     # As compare writes it for its runs.

@@ -74,18 +74,28 @@ def test_predictions_are_refused_before_the_test(distilled, options, tmp_path, r
 
 
 @pytest.fixture
-def _full_for_configs(monkeypatch):
+def _full_disk(monkeypatch):
     replaced = os.replace
 
     def full(source, target):
-        if str(target).endswith('.py'):
+        if str(target).endswith(('.py', '.pth')):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
         replaced(source, target)
 
     monkeypatch.setattr(os, 'replace', full)
 
 
-@pytest.mark.usefixtures('_full_for_configs')
+@pytest.mark.usefixtures('_full_disk')
+def test_an_export_on_a_full_disk(distilled, options, tmp_path, refused):
+    arguments = [KD_CONFIG, distilled / 'epoch_1.pth', '--format', 'pth', '--out-path', tmp_path]
+    arguments += ['--cfg-options', *as_arguments(options)]
+    said = refused(lambda: run_tool('export.py', *arguments))
+    name = r'kd_student_teacher-\w{8}\.pth'
+    assert re.fullmatch(rf'error: {tmp_path}/{name}: No space left on device', said)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.usefixtures('_full_disk')
 def test_configs_on_a_full_disk_are_whole_or_not_there(data_root, tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
     arguments = ['--data-root', data_root, '--student', 'tiny', '--teacher', 's', '--train-teacher']
@@ -96,7 +106,7 @@ def test_configs_on_a_full_disk_are_whole_or_not_there(data_root, tmp_path, monk
     shutil.rmtree('configs')
 
 
-@pytest.mark.usefixtures('_full_for_configs')
+@pytest.mark.usefixtures('_full_disk')
 def test_a_comparisons_configs_on_a_full_disk(options, tmp_path, monkeypatch, refused):
     monkeypatch.setattr('rtm_kd.comparison.compare._RUN', 'no_such_module')
     arguments = [KD_CONFIG, '--work-dir', tmp_path, '--cfg-options', *as_arguments(options)]
