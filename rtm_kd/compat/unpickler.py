@@ -5,6 +5,7 @@ make more than the file holds. Each argument of a call and each field of a state
 type that the value must have exactly, or a function that says whether it fits.
 """
 
+import functools
 import inspect
 import math
 import os
@@ -59,7 +60,8 @@ def _passes(value: Any, check: Any) -> bool:
 
 
 def _is(*expected: Any) -> Callable[[Any], bool]:
-    return lambda value: any(type(value) is type(one) and value == one for one in expected)
+    kinds = set(map(type, expected))
+    return lambda value: type(value) in kinds and value in expected
 
 
 def _is_size(value: Any) -> bool:
@@ -82,6 +84,12 @@ def _is_rows_of_two(values: Any) -> bool:
 
 def _is_dtype(value: Any) -> bool:
     return isinstance(value, np.dtype)
+
+
+_element_size = functools.cache(torch._utils._element_size)
+_STORAGE = (_is('storage'), torch.serialization.StorageType, str, str, _is_size)
+# With a view of a storage, which torch has not used since 0.4.
+_OLD_STORAGE = (*_STORAGE, _is(None))
 
 
 def _is_no_hooks(hooks: Any) -> bool:
@@ -340,14 +348,10 @@ class Unpickler(pickle._Unpickler):
 
     def _load_storage(self) -> None:
         saved_as = self.stack[-1]
-        checks = [_is('storage'), torch.serialization.StorageType, str, str, _is_size]
-        if self.records is None:
-            # For a view of a storage, which torch has not used since 0.4.
-            checks.append(_is(None))
-        if not _fits(saved_as, *checks):
+        if not _fits(saved_as, *(_STORAGE if self.records is not None else _OLD_STORAGE)):
             raise UnsafeCheckpointError(f'the storage {_in_short(saved_as)}')
         _, kind, key, _, count = saved_as[:5]
-        size = count * torch._utils._element_size(kind.dtype)
+        size = count * _element_size(kind.dtype)
         if key not in self.storages:
             self.storages[key] = count, size
             self._make(size)
