@@ -64,6 +64,10 @@ def _is(*expected: Any) -> Callable[[Any], bool]:
     return lambda value: type(value) in kinds and value in expected
 
 
+def _is_given(value: Any) -> bool:
+    return value is not inspect.Parameter.empty
+
+
 def _is_size(value: Any) -> bool:
     # Exactly an int: a product of numpy's or torch's numbers may overflow.
     return type(value) is int and value >= 0
@@ -119,14 +123,16 @@ class _Function:
     def __init__(self, function: Callable, refusal: str) -> None:
         self.function, self.refusal = function, refusal
         parameters = inspect.signature(function).parameters.values()
-        self.checks = [each.annotation for each in parameters]
+        self.checks = [
+            _is_given if each.annotation is Any else each.annotation for each in parameters
+        ]
         self.defaults = tuple(each.default for each in parameters)
 
     def __call__(self, *arguments: Any) -> Any:
         # Not by `Signature.bind`, which takes longer than all the rest.
         arguments += self.defaults[len(arguments) :]
         for value, check in zip(arguments, self.checks):
-            if value is inspect.Parameter.empty or not _passes(value, check):
+            if type(value) is not check and (isinstance(check, type) or not check(value)):
                 raise UnsafeCheckpointError(f'{self.refusal} {_in_short(value)}')
         return self.function(*arguments)
 
