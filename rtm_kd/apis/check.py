@@ -142,7 +142,7 @@ def _teacher_map(
     tested.test_cfg = dict(type='TestLoop')
     tested.custom_hooks = []
     innermost_dataset(tested.test_dataloader.dataset).indices = images
-    runner = runs.build_runner(tested)
+    runner = runs.build_runner(runs.without_start(tested))
     content = read_checkpoint(checkpoint)['state_dict']
     expected = runner.model.state_dict()
     head = [name for name in expected if name.startswith('bbox_head.')]

@@ -58,7 +58,7 @@ def evaluate(cfg: Config, checkpoint: str, split: str, work_dir: str) -> dict[st
     cfg.test_dataloader = cfg[f'{split}_dataloader']
     cfg.test_evaluator = _writing(cfg[f'{split}_evaluator'], os.path.join(work_dir, split))
     cfg.test_cfg = dict(type='TestLoop')
-    training = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'load_from')
+    training = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
     for key in (*training, 'val_dataloader', 'val_evaluator', 'val_cfg', 'visualizer'):
         cfg[key] = None
     # Hooks are for training only; RunRecordHook would write a record.

@@ -94,7 +94,7 @@ def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: st
         ValueError: If the model can't be built, or the data or the weights don't fit it.
     """
     with remove_new_work_dir_on_error(cfg.work_dir), explain_build_errors():
-        runner = build_runner(cfg)
+        runner = build_runner(without_start(cfg))
         check_datasets(runner, 'test')
         model = unwrap_model(runner.model)
         # Test-time augmentation wraps the model in another one.
@@ -102,6 +102,13 @@ def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: st
         check_state_dict(state_dict, model.state_dict(), checkpoint, 'the model of the config')
         model.load_state_dict(state_dict)
     return runner
+
+
+def without_start(cfg: Config) -> Config:
+    """Return a config that loads no weights: its runner would, over those that are to be tested."""
+    cfg = copy.deepcopy(cfg)
+    cfg.update(load_from=None, resume=False)
+    return cfg
 
 
 def temporary_run_config(cfg: Config, folder: str) -> Config:

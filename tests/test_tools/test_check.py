@@ -55,6 +55,17 @@ def test_reports_data_teacher_step_and_hours_of_a_run(
     assert not list(tmp_path.iterdir())
 
 
+def test_the_teacher_is_tested_with_its_own_weights_and_not_those_of_load_from(
+    kd_config, options, teacher_ckpt, tmp_path, monkeypatch
+):
+    loaded = []
+    monkeypatch.setattr(module.Runner, 'load_checkpoint', lambda self, path: loaded.append(path))
+    options.update(teacher_ckpt=teacher_ckpt, teacher=dict(cfg_path=TEACHER, num_classes=2))
+    options['load_from'] = teacher_ckpt
+    assert check(kd_config, images=2, cfg_options=options)['teacher_mAP'] is not None
+    assert loaded == []
+
+
 def test_amp_times_steps_in_mixed_precision(kd_config, options, monkeypatch, capsys):
     seen = []
     step = CpuAmpOptimWrapper.update_params

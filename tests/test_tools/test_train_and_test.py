@@ -281,6 +281,20 @@ def test_the_first_rank_reports_an_error_unless_only_another_rank_has_one(
         assert said == 'error: the disk is not there\n' and not waited
 
 
+@pytest.mark.parametrize('resume', [False, True])
+def test_the_tested_weights_are_those_of_the_checkpoint_and_not_of_load_from(
+    distilled, kd_config, options, tmp_path, monkeypatch, resume
+):
+    """A config that tools/distill.py writes for --student-ckpt has a load_from."""
+    loaded = []
+    for name in ('load_checkpoint', 'resume'):
+        monkeypatch.setattr(Runner, name, lambda self, path, *_, **__: loaded.append(path))
+    checkpoint = str(distilled / 'epoch_3.pth')
+    options.update(load_from=str(distilled / 'epoch_2.pth'), resume=resume)
+    run_test(kd_config, checkpoint, work_dir=str(tmp_path), cfg_options=options)
+    assert loaded == []
+
+
 def test_testing_weights_of_another_model_is_refused(distilled, options, tmp_path):
     options.pop('teacher_ckpt')
     with pytest.raises(ValueError, match=r'does not fit the model.*expected'):
