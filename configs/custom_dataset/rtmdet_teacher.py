@@ -25,7 +25,7 @@ lr_warmup_iters = 100
 random_resize_ratio_range = (0.5, 2.0)
 mosaic_max_cached_images = 40  # at most the number of training images
 mixup_max_cached_images = 20
-mixup_prob = 1.0  # less suits a small student trained alone, but not its distillation
+mixup_prob = 1.0  # less helps a tiny model trained alone, and costs its distillation
 
 # ======================= What follows from it =======================
 num_classes = len(class_names)

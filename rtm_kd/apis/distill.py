@@ -38,6 +38,7 @@ from .train import BEST, train
 
 COCO, COCO_PLAIN = 'coco', 'coco-plain'
 _STRIDE = 32  # of the coarsest level, in pixels
+_POOR_MAP = 0.1  # a teacher below this has little to teach
 
 
 @dataclass
@@ -221,6 +222,11 @@ def run_plan(plan: Plan, say: Callable[[str], None], amp: bool, resume: bool) ->
 
 def _head_start(teacher: str, student: str, score: float) -> str:
     """Return a sentence on how much better a teacher is than its student without distillation."""
+    if score < _POOR_MAP:
+        return (
+            f'warning: a teacher with a mAP of {score:.3f} has little to teach; train it longer or '
+            f'from other weights (--teacher-ckpt {COCO}) before you distil from it'
+        )
     expected = score * COCO_MAP[student] / COCO_MAP[teacher]
     return (
         f'on COCO an RTMDet-{student} without distillation reaches {COCO_MAP[student]} to the '

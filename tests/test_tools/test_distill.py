@@ -114,6 +114,17 @@ def test_a_rerun_trains_only_what_is_missing(run, here, capsys):
     assert 'the student is trained already' in capsys.readouterr().out
 
 
+def test_a_teacher_that_found_almost_nothing_gives_a_warning(
+    here, unchecked, data_root, monkeypatch, capsys
+):
+    module = importlib.import_module('rtm_kd.apis.distill')
+    monkeypatch.setattr(module, '_train', lambda run, *_: 0.05)
+    call(data_root, train_teacher=True, name='n')
+    printed = capsys.readouterr().out
+    assert 'warning: a teacher with a mAP of 0.050 has little to teach' in printed
+    assert 'on COCO' not in printed
+
+
 @pytest.mark.parametrize('student, said', [(0.31, True), (0.29, False)])
 def test_a_teacher_no_better_than_its_student_gives_a_warning(
     here, unchecked, data_root, monkeypatch, capsys, student, said

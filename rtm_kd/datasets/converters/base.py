@@ -224,5 +224,5 @@ def check_class_names(names: Sequence[str], source: str) -> None:
 
 
 def counted(places: Sequence[str]) -> str:
-    """Return how many there are and the first few, such as ``'5 (a, b, c, ...)'``."""
+    """Return how many there are and the first few, such as ``'5 (a, b, c and 2 more)'``."""
     return f'{len(places)} ({first_few(places)})'
