@@ -3,22 +3,24 @@
 For: mmengine <= 0.10.7, on machines where ``torch.cuda.is_available()`` is False.
 Fault: ``init_dist('pytorch')`` calls ``torch.cuda.set_device`` and asks for NCCL, and
 ``Runner.wrap_model`` passes ``device_ids``, which DDP refuses for a module on the CPU.
-DDP and torch's own layer refuse SyncBN there as well. Nothing destroys the process group, whose
-threads abort a process (SIGABRT) that ends while they wait for the others.
-Here: the process group is gloo's and destroyed when Python exits, DDP gets no ``device_ids`` for
-a module on the CPU, and SyncBN is computed there too.
+DDP and torch's own layer refuse SyncBN there as well. Nothing ends the threads of the process
+group, which abort a process (SIGABRT) that ends before they do.
+Here: the process group is gloo's, and its threads end when Python exits; DDP gets no
+``device_ids`` for a module on the CPU, and SyncBN is computed there too.
 Can go: when MMEngine does the same, and torch has SyncBN on a CPU.
 """
 
 import atexit
 import functools
+import weakref
 
 import mmengine.dist.utils as dist_utils
 import torch
 import torch.distributed as torch_dist
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.model.utils import _BatchNormXd
-from torch.distributed.nn.functional import all_reduce
+
+_wrapped = weakref.WeakSet()
 
 
 def _init_gloo(backend, init_backend='torch', **kwargs) -> None:
@@ -27,8 +29,26 @@ def _init_gloo(backend, init_backend='torch', **kwargs) -> None:
 
 
 def _destroy_group() -> None:
+    # Each of DDP's parts keeps the group alive, whoever else destroys it.
+    for model in _wrapped:
+        for name in ('reducer', 'logger', 'process_group'):
+            vars(model).pop(name, None)
     if torch_dist.is_initialized():
         torch_dist.destroy_process_group()
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over the processes, and of the gradients in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, values: torch.Tensor) -> torch.Tensor:
+        values = values.clone()
+        torch_dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
+        return _AllReduce.apply(grad)
 
 
 class _SyncBatchNorm(_BatchNormXd):
@@ -45,11 +65,11 @@ class _SyncBatchNorm(_BatchNormXd):
 
         # In float64, since a process may have any share of the pixels.
         sums = wide.sum(dims, dtype=torch.float64)
-        sums = all_reduce(torch.cat([sums, sums.new_tensor([input.numel() / input.size(1)])]))
+        sums = _AllReduce.apply(torch.cat([sums, sums.new_tensor([input.numel() / input.size(1)])]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = wide - along_channels(mean)
-        var = all_reduce(centred.square().sum(dims, dtype=torch.float64)) / count
+        var = _AllReduce.apply(centred.square().sum(dims, dtype=torch.float64)) / count
         output = centred * along_channels((var + self.eps).rsqrt())
         if self.track_running_stats:
             self.num_batches_tracked += 1
@@ -93,5 +113,6 @@ def enable() -> None:
             kwargs.pop('device_ids', None)
             module = _with_sync_bn(module)
         original(self, module, *args, **kwargs)
+        _wrapped.add(self)
 
     MMDistributedDataParallel.__init__ = init

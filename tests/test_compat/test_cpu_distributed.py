@@ -7,6 +7,8 @@ import torch.distributed as torch_dist
 from mmengine.dist import init_dist
 
 PROCESS = """
+from pathlib import Path
+
 import rtm_kd
 import torch
 import torch.distributed as torch_dist
@@ -53,12 +55,16 @@ for affine, tracked, momentum in ((True, True, 0.1), (True, True, None), (False,
         expected.load_state_dict(synced.module.state_dict())
         torch.testing.assert_close(synced.module(images[:rank + 1]), expected(images[:rank + 1]))
 report.append('synced')
-# A process that ends with its group alive is aborted now and then (SIGABRT).
+# A process that ends before the threads of its group is aborted now and then (SIGABRT).
+def threads():
+    names = [Path(task, 'comm').read_text() for task in Path('/proc/self/task').iterdir()]
+    return sum('gloo' in name for name in names)
+report.append(threads() > 0)
 destroyed = torch_dist.destroy_process_group
 def told():
     destroyed()
     with open(f'rank{rank}.txt', 'a') as file:
-        print('destroyed', file=file)
+        print('threads left:', threads(), file=file)
 torch_dist.destroy_process_group = told
 with open(f'rank{rank}.txt', 'w') as file:
     print(*report, file=file)
@@ -80,7 +86,7 @@ def test_syncbn_of_two_cpu_processes_equals_batchnorm_on_one(run_python, tmp_pat
     # The inputs of the linear model are 1 and 3.
     for rank in range(2):
         assert (tmp_path / f'rank{rank}.txt').read_text() == (
-            'gloo [[2.0, 2.0]] synced\ndestroyed\n'
+            'gloo [[2.0, 2.0]] synced True\nthreads left: 0\n'
         )
 
 
