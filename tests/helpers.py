@@ -52,7 +52,7 @@ def make_options(data_root):
 
 def tool(name, *args, **kwargs):
     return subprocess.run(
-        [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / name), *map(str, args)],
+        [sys.executable, str(ROOT / 'tools' / name), *map(str, args)],
         capture_output=True,
         text=True,
         check=False,

@@ -21,7 +21,7 @@ _FIXES = tuple(
         'config_text',
         'coco_ground_truth',
         'log_file',
-        'deprecation_warnings',
+        'known_warnings',
     )
 )
 _enabled = False

@@ -40,6 +40,8 @@ def teacher(data_root, tmp_path_factory):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+    # A user can't change what the packages below warn of.
+    assert not re.findall('.*(?:Warning: | deprecated).*', done.stdout + done.stderr)
     return work_dir
 
 

@@ -57,7 +57,7 @@ class FiniteLossHook(Hook):
         self, runner: Runner, batch_idx: int, outputs: Optional[dict] = None, **_: Any
     ) -> None:
         scale = _loss_scale(runner.optim_wrapper)
-        if outputs is None or math.isfinite(outputs.get('loss', 0.0)):
+        if outputs is None or torch.as_tensor(outputs.get('loss', 0.0)).isfinite():
             self._skipped = 0
             if scale == 0:
                 raise self._error(

@@ -9,7 +9,7 @@ from mmdet.models.layers import ChannelAttention
 from mmdet.models.task_modules import MlvlPointGenerator
 from mmengine.utils import digit_version, is_installed
 
-from rtm_kd.compat import deprecation_warnings
+from rtm_kd.compat import known_warnings
 
 WARNS = """
 import warnings
@@ -28,7 +28,7 @@ def test_mmengines_two_warnings_are_shown_only_on_request(tmp_path, monkeypatch,
         warnings.resetwarnings()
         if own_filter:
             warnings.simplefilter(own_filter)
-        deprecation_warnings.enable()
+        known_warnings.enable()
         assert is_installed('mmdet')
         assert len(said) == shown
         # A program's own import still warns.
@@ -59,7 +59,7 @@ def test_mmdetections_old_calls_of_torch_warn_only_on_request(own_filter, shown)
         warnings.resetwarnings()
         if own_filter:
             warnings.simplefilter(own_filter)
-        deprecation_warnings.enable()
+        known_warnings.enable()
         ChannelAttention(4)(torch.zeros(1, 4, 2, 2))
         MlvlPointGenerator([8]).grid_priors([(2, 2)], device='cpu')
         # A program's own call still warns.
