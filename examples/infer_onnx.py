@@ -53,9 +53,11 @@ def main() -> None:
         'pad_param': np.float32([padding]),
     }
     _, boxes, scores, labels = session.run(None, inputs)
-    for box, score, label in zip(boxes[0], scores[0], labels[0]):
-        if score >= args.score and label >= 0:
-            print(about['classes'][label], f'{score:.3f}', *box.round(1))
+    detected = (scores[0] >= args.score) & (labels[0] >= 0)
+    for box, score, label in zip(boxes[0][detected], scores[0][detected], labels[0][detected]):
+        print(about['classes'][label], f'{score:.3f}', *box.round(1))
+    if not detected.any():
+        print(f'no detection with a score of {args.score:g} or more')
 
 
 if __name__ == '__main__':

@@ -333,16 +333,15 @@ def test_the_examples_run_without_our_packages(
         'runpy.run_path(sys.argv[0], run_name="__main__")\n'
     )
     example = ROOT / f'examples/infer_{format}.py'
-    words = [example, exported(format, with_nms=True), tmp_path / 'photo.jpg', '--score', '0.001']
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', program, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    words = [example, exported(format, with_nms=True), tmp_path / 'photo.jpg']
+
+    def printed(score):
+        command = [sys.executable, '-W', 'ignore', '-c', program, *map(str, words)]
+        return subprocess.check_output([*command, '--score', score], text=True).splitlines()
+
+    assert printed('2') == ['no detection with a score of 2 or more']
     found = inference_detector(pytorch(), str(tmp_path / 'photo.jpg')).pred_instances
-    lines = [line.split() for line in done.stdout.splitlines()]
+    lines = [line.split() for line in printed('0.001')]
     assert len(lines) == (found.scores > 0.001).sum()
     for (name, score, *box), expected in zip(lines[:1], found):
         assert name == CLASSES[int(expected.labels)]
