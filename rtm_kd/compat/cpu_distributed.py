@@ -29,7 +29,7 @@ def _init_gloo(backend, init_backend='torch', **kwargs) -> None:
 
 
 def _destroy_group() -> None:
-    # Each of DDP's parts keeps the group alive, whoever else destroys it.
+    # These parts of DDP would keep the group alive.
     for model in _wrapped:
         for name in ('reducer', 'logger', 'process_group'):
             vars(model).pop(name, None)
