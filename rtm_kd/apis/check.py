@@ -26,7 +26,7 @@ from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.build_errors import explain_build_errors
-from rtm_kd.utils.checkpoint import check_state_dict, read_checkpoint
+from rtm_kd.utils.checkpoint import check_state_dict, from_mmdet_names, read_checkpoint
 from rtm_kd.utils.config import innermost_dataset
 from rtm_kd.utils.internals import build_training, has_loop
 
@@ -133,18 +133,12 @@ def _teacher_map(
         say('warning: the teacher is random, and knows nothing')
         return None
     checkpoint = distillation.teacher_ckpt
-    tested = runs.temporary_run_config(cfg, folder)
+    tested = runs.testing_config(runs.temporary_run_config(cfg, folder), 'val')
     tested.model = resolve_model_cfg(distillation.teacher, 'teacher')
-    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
-        tested.pop(key, None)
-    for key in ('dataloader', 'evaluator', 'cfg'):
-        tested[f'test_{key}'] = tested.pop(f'val_{key}')
-    tested.test_cfg = dict(type='TestLoop')
-    tested.custom_hooks = []
     innermost_dataset(tested.test_dataloader.dataset).indices = images
-    runner = runs.build_runner(runs.without_start(tested))
-    content = read_checkpoint(checkpoint)['state_dict']
+    runner = runs.build_runner(tested)
     expected = runner.model.state_dict()
+    content = from_mmdet_names(read_checkpoint(checkpoint)['state_dict'], expected)
     head = [name for name in expected if name.startswith('bbox_head.')]
     if any(name not in content or content[name].shape != expected[name].shape for name in head):
         say('the teacher has other classes or another head, so its mAP is unknown')

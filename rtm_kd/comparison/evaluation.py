@@ -12,14 +12,9 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rtm_kd.engine.runs import build_test_runner
+from rtm_kd.engine.runs import build_test_runner, testing_config
 from rtm_kd.utils import UsageError
-from rtm_kd.utils.checkpoint import (
-    class_names,
-    from_mmdet_names,
-    read_checkpoint,
-    student_state_dict,
-)
+from rtm_kd.utils.checkpoint import class_names, read_checkpoint, student_state_dict
 from rtm_kd.utils.config import bare_type
 from rtm_kd.utils.internals import ground_truth_of
 
@@ -53,19 +48,11 @@ def evaluate(cfg: Config, checkpoint: str, split: str, work_dir: str) -> dict[st
     Raises:
         UsageError: If weights, classes and data don't fit, or there is no CocoMetric.
     """
-    cfg = copy.deepcopy(cfg)
+    cfg = testing_config(cfg, split)
     cfg.work_dir, cfg.launcher = work_dir, 'none'
-    cfg.test_dataloader = cfg[f'{split}_dataloader']
-    cfg.test_evaluator = _writing(cfg[f'{split}_evaluator'], os.path.join(work_dir, split))
-    cfg.test_cfg = dict(type='TestLoop')
-    training = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
-    for key in (*training, 'val_dataloader', 'val_evaluator', 'val_cfg', 'visualizer'):
-        cfg[key] = None
-    # Hooks are for training only; RunRecordHook would write a record.
-    cfg.custom_hooks = []
+    cfg.test_evaluator = _writing(cfg.test_evaluator, os.path.join(work_dir, split))
     content = read_checkpoint(checkpoint)
-    state_dict = from_mmdet_names(student_state_dict(content['state_dict']))
-    runner = build_test_runner(cfg, state_dict, checkpoint)
+    runner = build_test_runner(cfg, student_state_dict(content['state_dict']), checkpoint)
     learned = class_names(content.get('meta', {}).get('dataset_meta'))
     classes = list(runner.test_dataloader.dataset.metainfo.get('classes', learned or ()))
     if learned and learned != classes:

@@ -20,7 +20,11 @@ from torch import Tensor
 from rtm_kd.checks.config import check_batch_size, check_datasets, check_output_folder
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils.build_errors import explain_build_errors
-from rtm_kd.utils.checkpoint import accept_distilled_weights, check_state_dict
+from rtm_kd.utils.checkpoint import (
+    accept_distilled_weights,
+    check_state_dict,
+    from_mmdet_names,
+)
 from rtm_kd.utils.errors import RunError, UsageError, process_rank
 from rtm_kd.utils.files import locked
 from rtm_kd.utils.internals import unwrap_model
@@ -94,18 +98,35 @@ def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: st
         ValueError: If the model can't be built, or the data or the weights don't fit it.
     """
     with remove_new_work_dir_on_error(cfg.work_dir), explain_build_errors():
-        runner = build_runner(without_start(cfg))
+        runner = build_runner(_without_start(cfg))
         check_datasets(runner, 'test')
         model = unwrap_model(runner.model)
         # Test-time augmentation wraps the model in another one.
         model = getattr(model, 'module', model)
-        check_state_dict(state_dict, model.state_dict(), checkpoint, 'the model of the config')
+        expected = model.state_dict()
+        state_dict = from_mmdet_names(state_dict, expected)
+        check_state_dict(state_dict, expected, checkpoint, 'the model of the config')
         model.load_state_dict(state_dict)
     return runner
 
 
-def without_start(cfg: Config) -> Config:
-    """Return a config that loads no weights: its runner would, over those that are to be tested."""
+def testing_config(cfg: Config, split: str) -> Config:
+    """Return a config that tests on the images of a split, ``'val'`` or ``'test'``, and no more."""
+    cfg = _without_start(cfg)
+    for part in ('dataloader', 'evaluator'):
+        cfg[f'test_{part}'] = cfg[f'{split}_{part}']
+    cfg.test_cfg = dict(type='TestLoop')
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'visualizer'):
+        cfg[key] = None
+    for part in ('dataloader', 'evaluator', 'cfg'):
+        cfg[f'val_{part}'] = None
+    # Hooks are for training only; RunRecordHook would write a record.
+    cfg.custom_hooks = []
+    return cfg
+
+
+def _without_start(cfg: Config) -> Config:
+    # A runner would load these weights over those that are to be tested.
     cfg = copy.deepcopy(cfg)
     cfg.update(load_from=None, resume=False)
     return cfg

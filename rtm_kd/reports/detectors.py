@@ -216,8 +216,8 @@ def _teacher(cfg: Config, num_classes: int, notes: list[str]) -> tuple[nn.Module
         raise UsageError('it has no checkpoint; its weights were random')
     checkpoint = distillation.teacher_ckpt
     model = build_detector(distillation.teacher, 'teacher')
-    state_dict = from_mmdet_names(read_checkpoint(checkpoint)['state_dict'])
     own = model.state_dict()
+    state_dict = from_mmdet_names(read_checkpoint(checkpoint)['state_dict'], own)
     parts = [
         {name: value for name, value in values.items() if name.split('.')[0] in FEATURE_PARTS}
         for values in (state_dict, own)

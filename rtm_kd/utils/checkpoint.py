@@ -163,12 +163,18 @@ def accept_distilled_weights(state_dict: dict[str, torch.Tensor], *_: Any) -> No
     state_dict.update(student)
 
 
-def from_mmdet_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def from_mmdet_names(
+    state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Rename the weights of MMDetection's RTMDet to MMYOLO's names; return others unchanged.
 
     Both have the same modules; MMYOLO names the neck's differently and adds ``head_module``.
+
+    Args:
+        state_dict, expected (dict[str, Tensor]): The weights of the checkpoint and of the model,
+            which may be MMDetection's as well.
     """
-    if not has_mmdet_names(state_dict):
+    if not _has_mmdet_names(state_dict) or _has_mmdet_names(expected):
         return state_dict
     renamed = {}
     for name, tensor in state_dict.items():
@@ -182,8 +188,7 @@ def from_mmdet_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     return renamed
 
 
-def has_mmdet_names(state_dict: dict[str, torch.Tensor]) -> bool:
-    """Return whether these are weights of MMDetection's RTMDet under its own names."""
+def _has_mmdet_names(state_dict: dict[str, torch.Tensor]) -> bool:
     return any(name.startswith('neck.top_down_blocks.') for name in state_dict)
 
 

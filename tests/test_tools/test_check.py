@@ -8,7 +8,9 @@ import sys
 import pytest
 import torch
 from helpers import ROOT
-from mmengine.registry import MODELS
+from mmdet.registry import MODELS as DET_MODELS
+from mmengine.hub import get_config
+from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
 from rtm_kd.apis import check as module
@@ -64,6 +66,17 @@ def test_the_teacher_is_tested_with_its_own_weights_and_not_those_of_load_from(
     options['load_from'] = teacher_ckpt
     assert check(kd_config, images=2, cfg_options=options)['teacher_mAP'] is not None
     assert loaded == []
+
+
+def test_a_teacher_that_mmdetection_trained_is_tested(kd_config, options, tmp_path):
+    cfg = get_config('mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py').model
+    cfg.backbone.init_cfg, cfg.bbox_head.num_classes = None, 2
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        content = dict(state_dict=DET_MODELS.build(cfg).state_dict())
+    options.update(teacher_ckpt=str(tmp_path / 'teacher.pth'), train_batch_size_per_gpu=2)
+    torch.save(content, options['teacher_ckpt'])
+    options['teacher'] = dict(cfg_path=TEACHER, num_classes=2)
+    assert check(kd_config, images=2, cfg_options=options)['teacher_mAP'] is not None
 
 
 def test_amp_times_steps_in_mixed_precision(kd_config, options, monkeypatch, capsys):

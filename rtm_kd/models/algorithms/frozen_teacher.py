@@ -12,7 +12,6 @@ from rtm_kd.utils.checkpoint import (
     STUDENT_PREFIX,
     check_state_dict,
     from_mmdet_names,
-    has_mmdet_names,
     read_checkpoint,
 )
 from rtm_kd.utils.errors import UsageError
@@ -155,9 +154,7 @@ class FrozenTeacher:
             return
         if self.checkpoint not in (None, RANDOM):
             expected = self.model.state_dict()
-            content = read_checkpoint(self.checkpoint)['state_dict']
-            if not has_mmdet_names(expected):
-                content = from_mmdet_names(content)
+            content = from_mmdet_names(read_checkpoint(self.checkpoint)['state_dict'], expected)
             state_dict = {
                 name: tensor
                 for name, tensor in content.items()
