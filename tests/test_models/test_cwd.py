@@ -76,6 +76,15 @@ def test_fused_with_pkds_norm_equals_norm_then_divergence(
     assert S.grad.is_contiguous(memory_format=memory_format)
 
 
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_fused_leaves_the_features_as_they_are(memory_format):
+    """They may be the student's own, where its channels are the teacher's."""
+    S, T = (x.contiguous(memory_format=memory_format) for x in torch.randn(2, 4, 8, 8, 8).unbind())
+    before = S.clone()
+    pkd_channel_wise_divergence(S.requires_grad_(), T).backward()
+    assert torch.equal(S, before)
+
+
 def test_fused_keeps_one_tensor_for_the_backward_pass():
     kept = []
     S, T = torch.randn(2, 4, 8, 8, 8).unbind()
@@ -89,6 +98,13 @@ def test_fused_takes_half_precision_features():
     S, T = torch.randn(2, 3, 5, 8, 8).unbind()
     exact = pkd_channel_wise_divergence(S.bfloat16().float(), T.half().float())
     torch.testing.assert_close(pkd_channel_wise_divergence(S.bfloat16(), T.half()), exact)
+
+
+def test_fused_gradients_of_half_precision_are_finite_for_a_single_peak():
+    S = torch.zeros(1, 1, 256, 256, dtype=torch.half)
+    S[0, 0, 0, 0] = 1000
+    pkd_channel_wise_divergence(S.requires_grad_(), torch.randn(1, 1, 256, 256)).backward()
+    assert S.grad.isfinite().all()
 
 
 def test_fused_gradients_of_half_precision_survive_under_a_loss_scale():

@@ -121,7 +121,8 @@ class _PkdChannelWiseDivergence(torch.autograd.Function):
 
         keep = ctx.needs_input_grad[0]
         # The gradient times what scales it to near one, so that it also fits a half: a softmax
-        # is about one over the number of positions.
+        # is about one over the number of positions, and one where all attention is on one of them.
+        near_one = min(H * W, 2**15)
         gradient = torch.empty_like(z_S) if keep else None
         # Sum over batch and positions of g * z: less the mean's share, which is zero.
         correlation = torch.zeros_like(mean_S)
@@ -135,12 +136,12 @@ class _PkdChannelWiseDivergence(torch.autograd.Function):
             if keep:
                 g = log_phi_S.exp_().sub_(phi_T)
                 correlation += torch.sum(g * z, dim=(0, position), keepdim=True)
-                gradient[piece] = g.mul_(H * W)
+                gradient[piece] = g.mul_(near_one)
         if keep:
-            slope = correlation * scale_S**2 / N
+            slope = correlation * scale_S**2 * (near_one / (N * H * W))
             for piece in pieces:
-                gradient[piece] -= z_S[piece].float().sub_(mean_S).mul_(slope)
-            ctx.save_for_backward(gradient, scale_S * (tau / (N * C * H * W)))
+                gradient[piece] -= z_S[piece].float().sub(mean_S).mul_(slope)
+            ctx.save_for_backward(gradient, scale_S * (tau / (N * C * near_one)))
             ctx.shape, ctx.channels_inner = preds_S.shape, channels_inner
         return divergence * (tau**2 / (C * N))
 
