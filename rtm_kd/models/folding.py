@@ -17,11 +17,13 @@ def fold_batch_norms(model: nn.Module, kept: set[str]) -> None:
         model (nn.Module): A model in eval mode, made of ``ConvModule``.
         kept (set[str]): Dotted names of the modules that are recorded.
     """
-    for name, module in model.named_modules():
+    # Not by name: the levels of RTMDet's head share convolutions.
+    recorded = {id(model.get_submodule(name)) for name in kept}
+    for module in model.modules():
         if not isinstance(module, ConvModule) or not module.with_norm:
             continue
-        inner = {f'{name}.conv', f'{name}.{module.norm_name}'}
-        if module.order[:2] != ('conv', 'norm') or inner & kept:
+        inner = {id(module.conv), id(module.norm)}
+        if module.order[:2] != ('conv', 'norm') or inner & recorded:
             continue
         if type(module.conv) is nn.Conv2d and isinstance(module.norm, _BATCH_NORMS):
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)

@@ -14,8 +14,8 @@ from .errors import UsageError, near_misses
 
 # What MMEngine reads from a config, in addition to the Runner's arguments.
 _EXTRA_KEYS = {
-    *('compile', 'custom_imports', 'find_unused_parameters'),
-    *('model_wrapper_cfg', 'runner_type', 'sync_bn'),
+    *('activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval'),
+    *('find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn'),
 }
 
 

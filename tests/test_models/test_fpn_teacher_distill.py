@@ -1,5 +1,6 @@
 import copy
 import gc
+import inspect
 import weakref
 
 import mmrazor.models  # noqa: F401, registers the classes compared with
@@ -10,6 +11,7 @@ from mmdet.registry import MODELS as DET_MODELS
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 
 from rtm_kd.models.algorithms import fpn_teacher_distill
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
@@ -202,11 +204,46 @@ def test_the_scope_key_of_mmrazors_configs_works(model_cfg):
     assert type(MODELS.build(cfg).distiller.connectors['fpn0_s']).__module__.startswith('rtm_kd.')
 
 
-def test_a_mmrazor_loss_can_be_named(model_cfg):
+@pytest.mark.parametrize('reference', [False, True])
+@pytest.mark.parametrize('loss', ['PKDLoss', 'ChannelWiseDivergence', 'L2Loss', 'FTLoss'])
+def test_a_mmrazor_loss_can_be_named(model_cfg, loss, reference):
+    model_cfg.reference = reference
+    names = inspect.signature(MODELS.get(f'mmrazor.{loss}').forward).parameters
     for name in model_cfg.distiller.distill_losses:
-        model_cfg.distiller.distill_losses[name] = dict(type='mmrazor.PKDLoss', loss_weight=6)
+        model_cfg.distiller.distill_losses[name] = dict(type=f'mmrazor.{loss}', loss_weight=6)
+        model_cfg.distiller.loss_forward_mappings[name] = dict(
+            zip([*names][1:], model_cfg.distiller.loss_forward_mappings[name].values())
+        )
     losses = MODELS.build(model_cfg).loss(*batch())
     assert losses['distill.loss_pkd_fpn0'] > 0
+
+
+def test_features_without_gradients_are_refused(model_cfg):
+    model = MODELS.build(model_cfg).train()
+    turn_on_activation_checkpointing(model, ['architecture.neck'])
+    with pytest.raises(ValueError, match=r'"neck.out_layers.0.conv" of the student.*no gradients'):
+        model.loss(*batch())
+
+
+def test_a_recorded_convolution_that_levels_share_is_recorded_at_each_of_them(model_cfg):
+    source = 'bbox_head.head_module.cls_convs.0.0.conv'
+    recorders = dict(cls=dict(type='ModuleOutputs', source=source))
+    connectors = dict(s=dict(type='rtm_kd.ConvModuleConnector', act_cfg=None))
+    losses = dict(loss_cls=dict(type='rtm_kd.ChannelWiseDivergence'))
+    location = dict(recorder='cls', record_idx=2)
+    mapping = dict(
+        preds_S=dict(from_student=True, connector='s', **location),
+        preds_T=dict(from_student=False, **location),
+    )
+    model_cfg.distiller = dict(
+        type='rtm_kd.ConfigurableDistiller',
+        student_recorders=recorders,
+        teacher_recorders=recorders,
+        connectors=connectors,
+        distill_losses=losses,
+        loss_forward_mappings=dict(loss_cls=mapping),
+    )
+    assert MODELS.build(model_cfg).loss(*batch())['distill.loss_cls'].isfinite()
 
 
 def with_a_loss_that_is_only_logged(cfg):
@@ -394,6 +431,14 @@ def test_the_log_lists_the_compared_modules(model_cfg, monkeypatch):
         (
             dict(distiller__loss_forward_mappings__loss_pkd_fpn0__preds_S__record_idx=1),
             'recorder "fpn0" has 1 record.*record_idx=1',
+        ),
+        (
+            dict(distiller__loss_forward_mappings__loss_pkd_fpn0__preds_S__data_idx=5),
+            'recorder "fpn0" records one tensor.*data_idx=5',
+        ),
+        (
+            dict(distiller__loss_forward_mappings__loss_pkd_fpn0__preds_S__conector='fpn0_s'),
+            '"conector" is not one of the keys of a mapping.*did you mean.*connector',
         ),
         (
             dict(distiller__loss_forward_mappings__loss_pkd_fpn1__preds_S__connector=None),

@@ -152,6 +152,8 @@ class FpnTeacherDistill(BaseModel):
         teacher_records = self._teacher.record(batch_inputs)
         with record_outputs(self.student, self.distiller.student_sources) as student_records:
             losses = self._student_losses(batch_inputs, data_samples)
+        if torch.is_grad_enabled():
+            self.distiller.check_gradients(student_records)
         distill_losses = self.distiller.compute_distill_losses(
             student_records, teacher_records, len(batch_inputs)
         )

@@ -1,10 +1,13 @@
 """What of a distiller's config can be wrong before a feature has been seen."""
 
+import dataclasses
 import inspect
 
 from torch import nn
 
 from rtm_kd.utils.errors import UsageError, near_misses
+
+from .feature_comparison import Tap
 
 
 def recorder_sources(recorders: dict[str, dict], argument: str) -> dict[str, str]:
@@ -35,12 +38,15 @@ def check_names(distiller: nn.Module) -> None:
     Raises:
         ValueError: Naming the entry, the name and those that there are.
     """
+    keys = {field.name for field in dataclasses.fields(Tap)} - {'in_float32'}
     for loss_name, mapping in distiller.loss_forward_mappings.items():
         where = f'loss_forward_mappings["{loss_name}"]'
         _check_known(where, 'distill_losses', loss_name, distiller.distill_losses)
         accepted = inspect.signature(distiller.distill_losses[loss_name].forward).parameters
         for argument, location in mapping.items():
             _check_known(f'{where}["{argument}"]', 'arguments of the loss', argument, accepted)
+            for key in location:
+                _check_known(f'{where}["{argument}"]', 'keys of a mapping', key, keys)
             if not isinstance(location.get('from_student'), bool):
                 raise UsageError(
                     f'{where}["{argument}"] needs from_student=True or False, '

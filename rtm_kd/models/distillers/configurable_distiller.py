@@ -16,7 +16,7 @@ from rtm_kd.utils.randomness import preserved_randomness
 
 from .config_checks import check_names, recorder_sources
 from .connector_channels import ConnectorCfg, build_connector, lacks_channels, with_channels
-from .feature_comparison import FeatureComparison, Tap, fastest
+from .feature_comparison import FeatureComparison, Tap, as_float32, fastest
 from .recorder import Records
 
 _SCALES = ('batch_size', 'world_size')
@@ -124,6 +124,28 @@ class ConfigurableDistiller(BaseModule):
             for name, comparison in self.comparisons.items()
         }
 
+    def check_gradients(self, student_records: Records) -> None:
+        """Raise if the student can't learn from a loss, though its connector would.
+
+        Features of a module that MMEngine checkpoints (``activation_checkpointing``) are recorded
+        without gradients, and so are those of frozen modules.
+
+        Args:
+            student_records (dict[str, list[Tensor]]): Recorder name -> its features.
+
+        Raises:
+            ValueError: Naming the module and the loss.
+        """
+        for loss_name, mapping in self.loss_forward_mappings.items():
+            for location in mapping.values() if 'loss' in loss_name else ():
+                outputs = student_records[location['recorder']] if location['from_student'] else ()
+                if outputs and not any(map(_has_gradient, outputs)):
+                    raise UsageError(
+                        f'{self._source(location)}, which "{loss_name}" compares, gives no '
+                        'gradients, so the student would learn nothing from it; record a module '
+                        'that is not frozen and not in activation_checkpointing'
+                    )
+
     def describe(self) -> list[str]:
         """Return a line for each loss: what is compared, through what, and whether fused."""
         lines = []
@@ -190,7 +212,8 @@ class ConfigurableDistiller(BaseModule):
                     self._check_is_tensor(location, raw)
                     target = next(filter(torch.is_tensor, arguments.values()), raw)
                     self._fit_connector(location, raw, target)
-                arguments[argument] = self._tap(location)(student_records, teacher_records)
+                feature = self._tap(location)(student_records, teacher_records)
+                arguments[argument] = feature if self.reference else as_float32(feature)
             try:
                 self.distill_losses[loss_name](**arguments)
             except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -273,6 +296,20 @@ def _check_record(student_records: Records, teacher_records: Records, location: 
             f'recorder "{recorder}" has {len(outputs)} record of each image batch, one for each '
             f'call of its module, so there is no record_idx={record_idx}'
         )
+    output, data_idx = outputs[record_idx], location.get('data_idx')
+    if data_idx is not None:
+        several = len(output) if isinstance(output, (list, tuple)) else 0
+        if not -several <= data_idx < several:
+            raise UsageError(
+                f'recorder "{recorder}" records {several or "one tensor and no list of"} outputs, '
+                f'so there is no data_idx={data_idx}'
+            )
+
+
+def _has_gradient(output: Any) -> bool:
+    if isinstance(output, (list, tuple)):
+        return any(map(_has_gradient, output))
+    return torch.is_tensor(output) and output.requires_grad
 
 
 def _shape(output: Any) -> Union[tuple, str]:

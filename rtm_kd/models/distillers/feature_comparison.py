@@ -103,7 +103,12 @@ def _fused(comparison: FeatureComparison) -> Optional[FeatureComparison]:
 
 
 def as_float32(output: Any) -> Any:
-    """Return a tensor, or each tensor of a tuple or list, in float32 if it is a floating one."""
+    """Return a tensor, or each tensor of a tuple or list, in float32 if it is a floating one.
+
+    It is contiguous, which losses that use ``view`` rely on, in whichever format the models ran.
+    """
     if isinstance(output, (list, tuple)):
         return type(output)(map(as_float32, output))
-    return output.float() if torch.is_tensor(output) and output.is_floating_point() else output
+    if torch.is_tensor(output) and output.is_floating_point():
+        output = output.float().contiguous()
+    return output
