@@ -25,9 +25,10 @@ def enable() -> None:
 
     @functools.wraps(original)
     def build_dataloader(dataloader, *args, **kwargs):
-        if isinstance(dataloader, dict) and '_scope_' in (dataloader.get('collate_fn') or {}):
+        collate = dataloader.get('collate_fn') if isinstance(dataloader, dict) else None
+        if isinstance(collate, dict) and '_scope_' in collate:
             dataloader = copy.copy(dataloader)
-            dataloader['collate_fn'] = copy.copy(dataloader['collate_fn'])
+            dataloader['collate_fn'] = copy.copy(collate)
             dataloader['collate_fn'].pop('_scope_')
         return original(dataloader, *args, **kwargs)
 

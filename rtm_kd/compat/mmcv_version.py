@@ -12,7 +12,6 @@ Only the standard library is imported at the top: with the opt-in of
 import importlib.abc
 import re
 import sys
-from importlib.machinery import PathFinder
 from types import ModuleType
 
 PACKAGES = ('mmdet', 'mmyolo', 'mmrazor')
@@ -24,7 +23,10 @@ class MmcvVersionFinder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in PACKAGES:
             return None
-        spec = PathFinder.find_spec(fullname, path, target)
+        # An editable install has a finder of its own.
+        others = [finder for finder in sys.meta_path if finder is not self]
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next(filter(None, found), None)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 

@@ -19,6 +19,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 try:
     from numpy._core.multiarray import scalar
@@ -159,8 +160,12 @@ def _device(kind: str, index: lambda index: index is None or type(index) is int 
     return torch.device(kind) if index is None else torch.device(kind, index)
 
 
-def _statistic(owner: _is(HistoryBuffer), name: _is('min', 'max', 'current', 'mean')):
-    # A pickled HistoryBuffer finds its own statistics with getattr.
+def _method(
+    owner: _is(HistoryBuffer, OneCycleParamScheduler),
+    name: _is('min', 'max', 'current', 'mean', '_annealing_cos', '_annealing_linear'),
+):
+    # A pickled HistoryBuffer finds its own statistics with getattr, and the state of a OneCycleLR
+    # its curve.
     return getattr(owner, name)
 
 
@@ -222,11 +227,12 @@ def _scalar(dtype: lambda dtype: _is_dtype(dtype) and not dtype.hasobject, data:
 _KNOWN = {
     'builtins.object': object,
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+    f'{OneCycleParamScheduler.__module__}.OneCycleParamScheduler': OneCycleParamScheduler,
     'numpy.ndarray': np.ndarray,
     **{f'torch.{name}': kind for name, kind in vars(torch).items() if type(kind) is torch.dtype},
     '_codecs.encode': _Function(_encode, '_codecs.encode of'),
     'builtins.frozenset': _Function(_frozenset, 'a set of'),
-    'builtins.getattr': _Function(_statistic, 'builtins.getattr of'),
+    'builtins.getattr': _Function(_method, 'builtins.getattr of'),
     'builtins.set': _Function(_set, 'a set of'),
     'collections.OrderedDict': _Function(_ordered_dict, 'an OrderedDict of'),
     'copyreg._reconstructor': _Function(_reconstructor, 'copyreg._reconstructor of'),

@@ -16,6 +16,7 @@ import pytest
 import torch
 from helpers import Call
 from mmengine.logging import HistoryBuffer, MessageHub, MMLogger
+from mmengine.optim import OneCycleLR
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from rtm_kd.compat import checkpoint_load
@@ -81,6 +82,15 @@ def check(read: dict, saved: dict) -> None:
 
 def test_a_training_checkpoint_loads(checkpoint, content):
     check(read(checkpoint), content)
+
+
+@pytest.mark.parametrize('strategy', ['cos', 'linear'])
+def test_the_state_of_a_one_cycle_schedule_loads(tmp_path, strategy):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    schedule = OneCycleLR(optimizer, eta_max=1.0, total_steps=10, anneal_strategy=strategy)
+    torch.save(dict(param_schedulers=[schedule.state_dict()]), tmp_path / 'epoch_1.pth')
+    state = read(tmp_path / 'epoch_1.pth')['param_schedulers'][0]
+    assert state['anneal_func'](0.0, 1.0, 0.5) == schedule.anneal_func(0.0, 1.0, 0.5)
 
 
 def test_a_file_of_torch_before_1_6_loads(content, tmp_path):

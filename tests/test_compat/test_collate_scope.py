@@ -3,6 +3,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
@@ -52,3 +53,17 @@ def test_a_dataloader_of_a_config_with_a_package_base_collates(collate_fn):
     ]
     # A config dumped later still has the value of the file.
     assert collate_fn['_scope_'] == 'mmyolo'
+
+
+def test_a_collate_fn_may_be_a_function():
+    dataloader = Runner.build_dataloader(
+        dict(
+            dataset=TwoImages(),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=2,
+            num_workers=0,
+            collate_fn=pseudo_collate,
+        )
+    )
+    (batch,) = dataloader
+    assert len(batch['inputs']) == 2

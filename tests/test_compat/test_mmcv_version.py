@@ -18,6 +18,29 @@ def test_any_mmcv_from_2_0_on_is_accepted(run_python, version):
     assert said.strip() == version
 
 
+def test_an_editable_install_is_found(run_python, tmp_path):
+    (tmp_path / 'checkout.py').write_text('import mmcv\nassert mmcv.__version__ == "2.0.1"')
+    said = run_python(
+        """
+        import importlib.util, sys
+        class Editable:
+            def find_spec(self, name, path=None, target=None):
+                if name == 'mmyolo':
+                    return importlib.util.spec_from_file_location(name, 'checkout.py')
+        import mmcv
+        mmcv.__version__ = '2.1.0'
+        from rtm_kd.compat import mmcv_version
+        for name in [name for name in sys.modules if name.startswith('mmyolo')]:
+            del sys.modules[name]
+        finder = next(f for f in sys.meta_path if isinstance(f, mmcv_version.MmcvVersionFinder))
+        sys.meta_path[:] = [finder, Editable()]
+        import mmyolo
+        print(mmyolo.__file__)
+        """
+    )
+    assert said.strip().endswith('checkout.py')
+
+
 def test_other_mmcv_versions_are_refused(run_python):
     said = run_python(
         """
