@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from rtm_kd.utils.errors import UsageError, near_misses
+from rtm_kd.utils.errors import UsageError, first_few, near_misses
 
 from .converters import open_annotations
 from .converters.base import REMEDIES, Annotations, Converted, check_class_names
@@ -82,6 +82,8 @@ def prepare_data(source: DataSource, out_dir: str) -> PreparedData:
 
     for use, part, whole in (('train', trained, train), ('val', evaluated, val)):
         _check_boxes(part, use, whole, names)
+        folders = {str((part.image_folder / i['file_name']).parent) for i in part.content['images']}
+        messages.append(f'{use}: images in {first_few(sorted(folders))}')
         if part.file is None:
             part.file = Path(out_dir, f'{use}.json')
             part.write(part.file)

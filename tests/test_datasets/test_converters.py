@@ -593,6 +593,30 @@ def test_coco_files_are_found_beside_other_json(photos, files):
     assert all(len(annotations.convert(s).content['images']) == 4 for s in expected)
 
 
+@pytest.mark.parametrize(
+    'files, image',
+    [
+        ('annotations/{}.json', 'images/{}/0.jpg'),
+        ('annotations/instances_{}.json', '{}/0.jpg'),
+        ('coco/annotations/instances_{}.json', 'coco/{}/0.jpg'),
+        ('annotations/crash_test_{}.json', '{}/photos/0.jpg'),
+    ],
+)
+@pytest.mark.parametrize(
+    'splits', [('train', 'valid'), ('train2017', 'val2017'), ('Train', 'Validation')]
+)
+def test_each_coco_split_has_the_images_of_its_own_folder(tmp_path, files, image, splits):
+    for split in splits:
+        draw(tmp_path / 'data' / image.format(split))
+        one_coco_file(tmp_path / 'data' / files.format(split), '0.jpg')
+    prepared = prepare(tmp_path / 'data', tmp_path / 'out')
+    folders = [prepared.train_data_prefix, prepared.val_data_prefix]
+    assert folders == [os.path.dirname(image.format(split)) + '/' for split in splits]
+    for use, split in zip(('train', 'val'), splits):
+        folder = (tmp_path / 'data' / image.format(split)).parent
+        assert f'{use}: images in {folder}' in prepared.messages
+
+
 def test_several_coco_files_for_one_split_are_named(photos, tmp_path):
     for name in ('first.json', 'second.json'):
         write(photos / name, json.dumps(coco_content()))
@@ -824,6 +848,14 @@ def test_voc_beside_a_folder_of_it_is_read_too(tmp_path):
         write(tmp_path / f'{name}.xml', xml(f'{name[-1]}.jpg', [('a', (1, 1, 9, 9), 0)]))
     converted = open_annotations(tmp_path, tmp_path).convert('all')
     assert [name for name, *_ in boxes(converted.content)] == ['a.jpg', 'b.jpg']
+
+
+def test_voc_has_the_image_that_it_names_rather_than_a_nearer_one(tmp_path):
+    draw(tmp_path / 'images/p1.JPG')
+    draw(tmp_path / 'annotations/trimaps/p1.png')
+    write(tmp_path / 'annotations/xmls/p1.xml', xml('p1.jpg', [('a', (1, 1, 9, 9), 0)]))
+    (image,) = open_annotations(tmp_path, tmp_path).convert('all').content['images']
+    assert image['file_name'] == 'images/p1.JPG'
 
 
 def test_voc_with_swapped_corners_is_read_with_a_warning(tmp_path):

@@ -2,8 +2,6 @@
 
 import itertools
 import os
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -23,7 +21,6 @@ from .other_formats import name_other_format
 
 # Image names of a file that are looked for in each folder.
 _TRIED = 20
-_SPLIT = re.compile(r'(?<![a-z])(train|val|test)(val|ing|id|idation|set)?(?![a-z])')
 
 
 class CocoAnnotations(Annotations):
@@ -104,7 +101,7 @@ class CocoAnnotations(Annotations):
             return sum(_name_in(place[1], name, place[0]) is not None for name in names[:_TRIED])
 
         file = self.splits[split]
-        folders = [self.images] if self.images else list(_folders(file, self.root))
+        folders = [self.images] if self.images else _folders(file, self.root)
         by_ends, folder = best = max(itertools.product((False, True), folders), key=count)
         if names and not count(best):
             where = (
@@ -128,7 +125,7 @@ def coco_files(folder: Path) -> dict[str, Path]:
     found: dict[str, list[Path]] = {}
     for pattern in ('*.json', '*/*.json', '*/*/*.json'):
         for file in filter(_looks_like_coco, sorted(folder.glob(pattern))):
-            split = _split_in(file.stem) or files.split_of_parents(file, folder) or ALL
+            split = files.split_in(file.stem) or files.split_of_parents(file, folder) or ALL
             found.setdefault(split, []).append(file)
     if 'train' in found:
         found.pop(ALL, None)
@@ -160,26 +157,25 @@ def _looks_like_coco(file: Path) -> bool:
     return sum(f'"{part}"'.encode() in text for part in FIELDS) > 1
 
 
-def _folders(file: Path, root: Path) -> Iterable[Path]:
-    split = _split_in(file.stem) or files.split_name(file.parent.name)
-    if split:
-        yield from (root / 'images' / split, root / split)
-    yield from (file.parent, root / 'images', root)
+def _folders(file: Path, root: Path) -> list[Path]:
+    """Return the folders to look for a file's images in, those of its split first."""
+    found = [file.parent, root / 'images', root]
     for place in (file.parent, file.parent.parent, root):
         if place == root or root in place.parents:
-            yield from (child for child in sorted(place.glob('*')) if child.is_dir())
-    yield from sorted(child for child in root.glob('*/*/') if child.is_dir())
+            found += [child for child in sorted(place.glob('*')) if child.is_dir()]
+    found += sorted(child for child in root.glob('*/*/') if child.is_dir())
+    split = files.split_in(file.stem) or files.split_name(file.parent.name)
+
+    def is_of_another(folder: Path) -> bool:
+        parts = files.relative_name(folder, root).split('/')[::-1]
+        return split != next(filter(None, map(files.split_in, parts)), None)
+
+    return sorted(found, key=is_of_another) if split else found
 
 
 def _name_in(folder: Path, name: str, by_ends: bool) -> Optional[str]:
     names = files.path_ends(name) if by_ends else [name]
     return next((name for name in names if os.path.isfile(folder / name)), None)
-
-
-def _split_in(name: str) -> Optional[str]:
-    """Return the split in the name of a file, such as instances_train2017."""
-    found = _SPLIT.search(name.lower())
-    return found and found[1]
 
 
 def _with_classes(

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +13,9 @@ from mmengine.utils import track_iter_progress
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.image_size import EXTENSIONS
 
-_SPLITS = dict(train='train', training='train', test='test')
-_SPLITS.update(val='val', valid='val', validation='val')
+_SPLITS = dict.fromkeys(('train', 'training', 'trainset', 'trainval'), 'train')
+_SPLITS.update(dict.fromkeys(('val', 'valid', 'validation', 'valset'), 'val'))
+_SPLITS.update(dict.fromkeys(('test', 'testing', 'testset'), 'test'))
 
 
 def with_progress(files: list) -> Iterable:
@@ -24,6 +26,11 @@ def with_progress(files: list) -> Iterable:
 def split_name(name: str) -> Optional[str]:
     """Return ``'train'``, ``'val'`` or ``'test'`` for a file or folder that is called so."""
     return _SPLITS.get(name.lower())
+
+
+def split_in(name: str) -> Optional[str]:
+    """Return the last split in a name, such as that of instances_train2017."""
+    return next(filter(None, map(split_name, re.findall('[a-z]+', name.lower())[::-1])), None)
 
 
 def split_of_parents(file: Path, folder: Path) -> Optional[str]:

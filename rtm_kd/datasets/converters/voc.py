@@ -72,14 +72,15 @@ class VocAnnotations(Annotations):
         return writer
 
     def _image(self, file: Path, noted: str) -> Optional[Path]:
-        """Return the image of a file's own name, or of the noted one, that is nearest to it."""
+        """Return the image of a file's own name, or of the noted one; of several, the nearest."""
         noted = noted.replace('\\', '/').rsplit('/', 1)[-1]
 
         def order(image: Path) -> tuple:
             shared = os.path.commonpath([file.parent, image.parent])
             # Annotations/a/b.xml belongs to JPEGImages/a/b.jpg.
             alike = {*file.parts} & {*image.parent.parts}
-            return -len(Path(shared).parts), -len(alike), image.name != noted, image.name
+            nearness = -len(Path(shared).parts), -len(alike)
+            return image.name.lower() != noted.lower(), *nearness, image.name != noted, image.name
 
         # Its own name first: the noted one is often that of before a renaming.
         others = [image for image in self._by_stem[Path(noted).stem] if image.name == noted]

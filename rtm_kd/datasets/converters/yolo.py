@@ -331,7 +331,7 @@ def _splits_of_folder(folder: Path, images: Optional[Path]) -> dict[str, list[Pa
         return {ALL: files.images_below(images)}
     lists = {
         files.split_name(file.stem): _paths_in(file, folder)
-        for file in sorted(folder.glob('*.txt'))
+        for file in sorted(folder.glob('*.txt'), reverse=True)  # train before trainval
         if files.split_name(file.stem) and lists_images(file)
     }
     if lists:
@@ -339,7 +339,7 @@ def _splits_of_folder(folder: Path, images: Optional[Path]) -> dict[str, list[Pa
     for parent in (folder / 'images', folder):  # images/train or train/images
         splits = {
             files.split_name(child.name): _images_in(child)
-            for child in sorted(parent.glob('*'))
+            for child in sorted(parent.glob('*'), reverse=True)
             if child.is_dir() and files.split_name(child.name)
         }
         if any(splits.values()):
