@@ -114,8 +114,9 @@ def _open(source: DataSource, root: Path) -> tuple[Annotations, str, Annotations
     """Return the annotations and the split of them to train on, and those to evaluate on."""
     if not root.is_dir():
         raise UsageError(f'--data-root {source.data_root} is not a directory')
-    if source.val_ann and source.val_fraction is not None:
-        raise UsageError('--val-ann and --val-fraction exclude each other; give one of them')
+    own = '--val-ann' if source.val_ann else '--val-img' if source.val_img else None
+    if own and source.val_fraction is not None:
+        raise UsageError(f'{own} and --val-fraction exclude each other; give one of them')
     images = _find(source.train_img, root, is_folder=True)
     train = open_annotations(_find(source.train_ann, root) or root, root, images, source.classes)
     split = train.split_for('train')
@@ -125,10 +126,13 @@ def _open(source: DataSource, root: Path) -> tuple[Annotations, str, Annotations
             or f'{train.path} has annotations for {" and ".join(train.splits)}, none for training; '
             'name those with --train-ann'
         )
-    if source.val_ann:
+    if own:
+        path = _find(source.val_ann, root) or train.path
         images = _find(source.val_img, root, is_folder=True) or images
-        val = open_annotations(_find(source.val_ann, root), root, images, source.classes)
-        return train, split, val, val.split_for('val') or next(iter(val.splits))
+        val = open_annotations(path, root, images, source.classes)
+        # In YOLO the images of a folder are a split; other annotations may be those trained on.
+        if source.val_ann or 'val' in val.splits or (val.format == 'YOLO' and path.is_dir()):
+            return train, split, val, val.split_for('val') or next(iter(val.splits))
     if source.val_fraction is None and 'val' not in train.splits:
         others = [name for name in train.splits if name not in ('all', split)]
         more = f' (there is {" and ".join(others)})' if others else ''

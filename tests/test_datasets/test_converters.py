@@ -234,12 +234,21 @@ def test_dropped_voc_objects_are_counted_with_their_places(tmp_path):
     ]
 
 
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    b'</rdf:RDF></x:xmpmeta>'
+)
+
+
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
-@pytest.mark.parametrize('orientation', [1, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize('orientation', [*range(1, 10), 'in XMP'])
 def test_the_size_is_that_of_the_image_as_training_reads_it(tmp_path, suffix, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = draw(tmp_path / f'a.{suffix}', exif=exif)
+    options = dict(xmp=XMP) if orientation == 'in XMP' else dict(exif=exif)
+    path = draw(tmp_path / f'a.{suffix}', **options)
     image = mmcv.imfrombytes(path.read_bytes())
     assert image_size(path) == (image.shape[1], image.shape[0])
 
@@ -1018,6 +1027,9 @@ def no_yaml(root):
         (one_yolo_image, {}, 'no annotations for validation.*--val-ann.*--val-fraction'),
         (one_yolo_image, dict(val_fraction=0.5), 'nothing to divide'),
         (one_yolo_image, dict(val_fraction=0.5, val_ann='images'), '--val-ann and --val-fraction'),
+        (one_yolo_image, dict(val_fraction=0.5, val_img='images'), '--val-img and --val-fraction'),
+        (roboflow_yolo, dict(train_img='train'), r'data\.yaml names the images of train and val'),
+        (roboflow_yolo, dict(val_img='train'), r'data\.yaml names .* leave out .*--val-img'),
         (one_yolo_image, dict(train_ann='nothing'), 'there is no .*nothing'),
         (one_yolo_image, dict(val_ann='images', classes=['b']), 'no class "b"; it has a'),
         (roboflow_voc, dict(train_img='nowhere'), 'there is no .*nowhere'),
@@ -1030,6 +1042,24 @@ def test_unreadable_data_are_refused_in_one_sentence(tmp_path, layout, options, 
         prepare(tmp_path / 'data', tmp_path / 'out', **options)
     assert '\n' not in str(refused.value)
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('layout', ['COCO', 'YOLO'])
+def test_each_split_may_have_an_image_folder_of_its_own(tmp_path, layout):
+    for folder in 'ab':
+        draw(tmp_path / f'data/photos/{folder}/0.jpg')
+        write(tmp_path / f'data/photos/{folder}/0.txt', BOX)
+    if layout == 'COCO':
+        for split in ('train', 'val'):
+            one_coco_file(tmp_path / f'data/{split}.json', '0.jpg')
+    folders = dict(train_img='photos/a', val_img='photos/b')
+    prepared = prepare(tmp_path / 'data', tmp_path / 'out', classes=['a'], **folders)
+    for use, folder in (('train', 'a'), ('val', 'b')):
+        assert f'{use}: images in {tmp_path / "data/photos" / folder}' in prepared.messages
+    assert prepared.warnings == []
+    if layout == 'COCO':
+        with pytest.raises(ValueError, match='no annotations for validation'):
+            prepare(tmp_path / 'data', tmp_path / 'out', train_ann='train.json', **folders)
 
 
 def test_coco_without_its_images_names_the_option_to_set(data_root, tmp_path):

@@ -202,7 +202,7 @@ class YoloAnnotations(Annotations):
     def _find_splits(self) -> dict[str, list[Path]]:
         if self._file is None or self.path not in (self._file, self._file.parent):
             if self.path.is_file():
-                return {ALL: _paths_in(self.path, self.root)}
+                return {ALL: _paths_in(self.path, self.images or self.root)}
             return _splits_of_folder(self.path, self.images)
         named = {}
         for key, entry in self._description.items():
@@ -212,6 +212,11 @@ class YoloAnnotations(Annotations):
                     named[split] = self._images_named(entry)
                 except UsageError as error:
                     self.missing[split] = str(error)  # it may not be needed
+        if named and self.images is not None:
+            raise UsageError(
+                f'{self._file} names the images of {" and ".join(named)}; correct it there, or '
+                'leave out --train-img and --val-img'
+            )
         return named or _splits_of_folder(self._file.parent, self.images)
 
     def _images_named(self, entry: Any) -> list[Path]:
