@@ -1140,6 +1140,35 @@ def test_a_list_of_annotations_may_contain_a_long_line(voc_root, tmp_path):
     assert converted.summary()[1].startswith('dropped listed images without annotations: 1 (')
 
 
+@pytest.mark.parametrize('val', ['', '0', 'gone', None])
+def test_voc_lists_that_are_not_needed_are_ignored(voc_root, tmp_path, val):
+    shutil.copytree(voc_root, tmp_path / 'VOC')
+    lists = tmp_path / 'VOC/ImageSets/Main'
+    (lists / 'train.txt').rename(lists / 'Train.txt')
+    (lists / 'val.txt').unlink()
+    write(lists / 'test.txt', '')
+    if val is not None:
+        write(lists / 'Validation.txt', val)
+    annotations = open_annotations(tmp_path / 'VOC', tmp_path / 'VOC')
+    assert sorted(annotations.splits) == (['train', 'val'] if val == '0' else ['train'])
+    assert len(annotations.convert('train').content['images']) == 8
+    if val == 'gone':
+        with pytest.raises(ValueError, match=r'Validation\.txt lists 1 names \(gone\).*fraction'):
+            prepare(tmp_path / 'VOC', tmp_path / 'out')
+
+
+@pytest.mark.parametrize('line', ['scan 0', 'scan 0 1', 'scan 0.jpg', 'JPEGImages/scan 0.jpg'])
+def test_a_voc_list_may_have_paths_and_names_with_a_number(tmp_path, line):
+    for name in ('scan', 'scan 0'):
+        draw(tmp_path / f'JPEGImages/{name}.jpg')
+        write(tmp_path / f'Annotations/{name}.xml', xml('', [('a', (1, 1, 9, 9), 0)]))
+    file = write(tmp_path / 'ImageSets/Main/train.txt', line)
+    for path in (tmp_path, file):
+        annotations = open_annotations(path, tmp_path)
+        (image,) = annotations.convert(annotations.split_for('train')).content['images']
+        assert image['file_name'] == 'JPEGImages/scan 0.jpg'
+
+
 def test_odd_names_are_printed_on_one_line(photos, tmp_path):
     content = coco_content()
     content['categories'] = [dict(id=1, name=ODD), dict(id=2, name=3_000_000 * 'b')]
