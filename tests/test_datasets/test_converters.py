@@ -267,6 +267,10 @@ def roboflow_yolo(root):
     )
 
 
+def roboflow_yolo_below(root):
+    roboflow_yolo(root / 'export')
+
+
 def lists_of_paths(root):
     for name in 'ab':
         draw(root / f'images/{name}.jpg')
@@ -311,6 +315,7 @@ def roboflow_coco(root):
     'layout, name',
     [
         (roboflow_yolo, 'YOLO'),
+        (roboflow_yolo_below, 'YOLO'),
         (lists_of_paths, 'YOLO'),
         (roboflow_voc, 'VOC'),
         (nested_voc, 'VOC'),
@@ -1007,6 +1012,18 @@ def no_labels(root):
     write(root / 'data.yaml', 'train: images', 'val: images', 'names: [a]')
 
 
+def two_yamls(root):
+    one_yolo_image(root)
+    for name in 'ab':
+        write(root / f'{name}.yaml', 'train: images', f'names: [{name}]')
+    write(root / 'unrelated.yaml', 'epochs: 3')
+
+
+def two_exports(root):
+    roboflow_yolo(root / 'first')
+    roboflow_yolo(root / 'second')
+
+
 def no_yaml(root):
     one_yolo_image(root)
     write(root / 'data.yaml', 'train: [')
@@ -1022,6 +1039,8 @@ def no_yaml(root):
         (no_names, {}, r'no file gives them names.*classes\.txt.*--classes'),
         (wrong_count, {}, 'nc: 2 and has 1 names'),
         (no_labels, {}, r"no box of \['a'\].*1 without boxes.*without a label file: 1 \(images/"),
+        (two_yamls, {}, r'more than one .* \(a\.yaml, b\.yaml\).*with --train-ann'),
+        (two_exports, {}, r'\(first/data\.yaml, second/data\.yaml\).*with --train-ann'),
         (no_yaml, {}, r"data\.yaml can't be read as YAML"),
         (wrong_path, {}, 'names pictures, and there is no .*pictures'),
         (one_yolo_image, {}, 'no annotations for validation.*--val-ann.*--val-fraction'),

@@ -145,7 +145,12 @@ class YoloAnnotations(Annotations):
                     'them, or name another file'
                 )
             return description, self.path
-        return next(filter(None, map(find_yaml, self._upwards())), ({}, None))
+        found = next(filter(None, map(find_yaml, self._upwards())), None)
+        listed = any((folder / name).is_file() for folder in self._upwards() for name in NAME_FILES)
+        if not found and not listed and self.path.is_dir():
+            below = files.below(self.path, *_YAML)  # an export, unzipped into a folder of its own
+            found = _the_yaml([file for file in below if file.stem == 'data'], self.path)
+        return found or ({}, None)
 
     def _upwards(self) -> list[Path]:
         """Return the folder of the path, and those above it up to the dataset's."""
@@ -200,7 +205,7 @@ class YoloAnnotations(Annotations):
         return longest
 
     def _find_splits(self) -> dict[str, list[Path]]:
-        if self._file is None or self.path not in (self._file, self._file.parent):
+        if self._file is None or self.path not in (self._file, *self._file.parents):
             if self.path.is_file():
                 return {ALL: _paths_in(self.path, self.images or self.root)}
             return _splits_of_folder(self.path, self.images)
@@ -270,17 +275,32 @@ def _numbers(line: str) -> list[float]:
 
 def find_yaml(folder: Path) -> Optional[tuple[dict, Path]]:
     """Return the content and the path of a folder's ``data.yaml``, or of the only such file."""
-    found = (file for suffix in _YAML for file in folder.glob(f'*{suffix}'))
-    for file in sorted(found, key=lambda file: (file.stem != 'data', file.name)):
+    found = sorted(file for suffix in _YAML for file in folder.glob(f'*{suffix}'))
+    named_data = _the_yaml([file for file in found if file.stem == 'data'], folder)
+    return named_data or _the_yaml(found, folder)
+
+
+def _the_yaml(candidates: list[Path], folder: Path) -> Optional[tuple[dict, Path]]:
+    """Return the content and the path of the one file that has names, None if none has.
+
+    Raises:
+        ValueError: If several have.
+    """
+    found = []
+    for file in candidates:
         try:
-            description = _read_yaml(file)
+            found.append((_read_yaml(file), file))
         except UsageError:
             if file.stem == 'data':
                 raise  # another file may be unrelated
-        else:
-            if description:
-                return description, file
-    return None
+    found = [(description, file) for description, file in found if description]
+    if len(found) > 1:
+        names = ', '.join(files.relative_name(file, folder) for _, file in found)
+        raise UsageError(
+            f'{folder} has more than one YAML file with "names" ({names}); name the one to use '
+            'with --train-ann'
+        )
+    return next(iter(found), None)
 
 
 class _Loader(yaml.BaseLoader):
