@@ -153,7 +153,9 @@ def _find(name: Optional[str], root: Path, is_folder: bool = False) -> Optional[
         raise UsageError(f'there is no {places[0]}, and no {places[1]} either; correct the path')
     if is_folder and not found.is_dir():
         raise UsageError(f'{found} is not a directory; give the folder of the images')
-    return found
+    # Written as the dataset's folder is, by which the converters tell that it is below.
+    name = relative_name(found, root)
+    return found if os.path.isabs(name) else root / name
 
 
 def _choose_classes(train: Annotations, val: Annotations, asked: Optional[list[str]]) -> list[str]:

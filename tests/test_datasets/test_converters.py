@@ -517,6 +517,27 @@ def test_paths_of_another_machine_find_their_images(photos, tmp_path, name, give
     assert all(os.path.isfile(folder + image['file_name']) for image in written['images'])
 
 
+def test_names_that_another_system_spells_differently_find_their_images(photos):
+    spelt = {'u\u0308.jpg': '\u00fc.jpg', 'a.JPG': 'a.jpg', 'sub/c.jpg': 'sub/C.JPG'}
+    for name in spelt.values():
+        draw(photos / 'images' / name)
+    # The first ones are not there at all.
+    content = coco_content(names=map(str, range(25)))
+    for image, name in zip(content['images'][22:], spelt):
+        image['file_name'] = name
+    write(photos / 'all.json', json.dumps(content))
+    converted = open_annotations(photos, photos).convert('all')
+    assert [image['file_name'] for image in converted.content['images']] == [*spelt.values()]
+    assert converted.image_folder == photos / 'images'
+
+
+def test_an_image_of_another_spelling_is_not_taken_from_its_own_entry(photos):
+    write(photos / 'all.json', json.dumps(coco_content(names=['A', 'a', 'b'])))
+    converted = open_annotations(photos, photos).convert('all')
+    assert [image['file_name'] for image in converted.content['images']] == ['a.jpg', 'b.jpg']
+    assert converted.dropped == {'images whose file another has as well': ['A.jpg, as a.jpg']}
+
+
 def test_two_images_of_another_machine_do_not_share_a_file(photos):
     content = coco_content(names='ab')
     for image, name in zip(content['images'], ('D:/x/a.jpg', 'D:/y/a.jpg')):
@@ -1174,6 +1195,18 @@ def test_voc_lists_that_are_not_needed_are_ignored(voc_root, tmp_path, val):
     if val == 'gone':
         with pytest.raises(ValueError, match=r'Validation\.txt lists 1 names \(gone\).*fraction'):
             prepare(tmp_path / 'VOC', tmp_path / 'out')
+
+
+def test_voc_paths_may_be_relative_and_absolute(voc_root, tmp_path, monkeypatch):
+    shutil.copytree(voc_root, tmp_path / 'data')
+    (tmp_path / 'data/ImageSets').rename(tmp_path / 'lists')
+    monkeypatch.chdir(tmp_path)
+    options = dict(val_fraction=0.5)
+    prepared = prepare('data', 'out', str(tmp_path / 'data/Annotations'), **options)
+    assert prepared.num_train_images == 6
+    (tmp_path / 'data/JPEGImages').rename(tmp_path / 'photos')
+    prepared = prepare('data', 'out', train_img=str(tmp_path / 'photos'), **options)
+    assert prepared.num_train_images == 6
 
 
 @pytest.mark.parametrize('line', ['scan 0', 'scan 0 1', 'scan 0.jpg', 'JPEGImages/scan 0.jpg'])

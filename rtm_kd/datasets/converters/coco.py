@@ -1,7 +1,9 @@
 """COCO JSON: the files of each split, and the folder of their images."""
 
 import itertools
+import math
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any, Optional
 
@@ -19,7 +21,7 @@ from . import files
 from .base import ALL, OTHER_CLASSES, Annotations, Converted, check_class_names
 from .other_formats import name_other_format
 
-# Image names of a file that are looked for in each folder.
+# Image names of a file that are looked for in each folder, from its beginning to its end.
 _TRIED = 20
 
 
@@ -36,6 +38,7 @@ class CocoAnnotations(Annotations):
         self.splits = {ALL: self.path} if self.path.is_file() else coco_files(self.path)
         # A file for testing, without annotations, is not read unless it is asked for.
         self._contents: dict[str, tuple[dict, bool]] = {}
+        self._listed: dict[Path, dict[str, str]] = {}
         content, _ = self._content(self.split_for('train') or next(iter(self.splits)))
         categories = content['categories']
         boxed = {annotation['category_id'] for annotation in content['annotations']}
@@ -51,14 +54,14 @@ class CocoAnnotations(Annotations):
         content, completed = self._content(split)
         folder, by_ends = self._find_images(split, [i['file_name'] for i in content['images']])
         converted = Converted(content, folder)
-        images, seen = [], set()
+        images, taken = [], {image['file_name'] for image in content['images']}
         for image in files.with_progress(content['images']):
-            name = _name_in(folder, image['file_name'], by_ends) or image['file_name']
-            if by_ends and name in seen:
+            name = self._name_in(folder, image['file_name'], by_ends) or image['file_name']
+            if name != image['file_name'] and name in taken:
                 where = f'{image["file_name"]}, as {name}'
                 converted.drop('images whose file another has as well', where)
                 continue
-            seen.add(name)
+            taken.add(name)
             annotated = image.get('width'), image.get('height')
             size = converted.size_of(folder / name, name, annotated)
             if size is not None:
@@ -97,8 +100,10 @@ class CocoAnnotations(Annotations):
     def _find_images(self, split: str, names: list[str]) -> tuple[Path, bool]:
         """Return the folder that has the images, and whether only the ends of their names fit."""
 
+        tried = names[:: math.ceil(len(names) / _TRIED) or 1]
+
         def count(place: tuple[bool, Path]) -> int:
-            return sum(_name_in(place[1], name, place[0]) is not None for name in names[:_TRIED])
+            return sum(self._name_in(place[1], name, place[0]) is not None for name in tried)
 
         file = self.splits[split]
         folders = [self.images] if self.images else _folders(file, self.root)
@@ -114,6 +119,27 @@ class CocoAnnotations(Annotations):
                 '--train-img or --val-img'
             )
         return folder, by_ends
+
+    def _name_in(self, folder: Path, name: str, by_ends: bool) -> Optional[str]:
+        """Return the name of an image's file as a folder has it, None if it has none."""
+        for end in files.path_ends(name) if by_ends else [name]:
+            if os.path.isfile(folder / end):
+                return end
+            # macOS decomposes letters, and the tools of Windows ignore the case.
+            above, last = os.path.split(end)
+            found = self._names_on_disk(folder / above).get(_without_spelling(last))
+            if found:
+                return os.path.join(above, found)
+        return None
+
+    def _names_on_disk(self, folder: Path) -> dict[str, str]:
+        if folder not in self._listed:
+            try:
+                names = os.listdir(folder)
+            except (OSError, ValueError):
+                names = []
+            self._listed[folder] = {_without_spelling(name): name for name in names}
+        return self._listed[folder]
 
 
 def coco_files(folder: Path) -> dict[str, Path]:
@@ -173,9 +199,8 @@ def _folders(file: Path, root: Path) -> list[Path]:
     return sorted(found, key=is_of_another) if split else found
 
 
-def _name_in(folder: Path, name: str, by_ends: bool) -> Optional[str]:
-    names = files.path_ends(name) if by_ends else [name]
-    return next((name for name in names if os.path.isfile(folder / name)), None)
+def _without_spelling(name: str) -> str:
+    return unicodedata.normalize('NFC', name).casefold()
 
 
 def _with_classes(

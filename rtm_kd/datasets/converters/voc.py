@@ -106,7 +106,7 @@ class VocAnnotations(Annotations):
         noted = noted.replace('\\', '/').rsplit('/', 1)[-1]
 
         def order(image: Path) -> tuple:
-            shared = os.path.commonpath([file.parent, image.parent])
+            shared = os.path.commonpath(map(os.path.abspath, (file.parent, image.parent)))
             # Annotations/a/b.xml belongs to JPEGImages/a/b.jpg.
             alike = {*file.parts} & {*image.parent.parts}
             nearness = -len(Path(shared).parts), -len(alike)
