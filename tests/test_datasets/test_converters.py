@@ -271,6 +271,13 @@ def roboflow_yolo_below(root):
     roboflow_yolo(root / 'export')
 
 
+def capital_yolo(root):
+    for split in ('train', 'val'):
+        draw(root / 'Images' / split / f'{split}.jpg')
+        write(root / 'Labels' / split / f'{split}.txt', BOX)
+    write(root / 'classes.txt', 'a')
+
+
 def lists_of_paths(root):
     for name in 'ab':
         draw(root / f'images/{name}.jpg')
@@ -318,6 +325,7 @@ def roboflow_coco(root):
         (roboflow_yolo_below, 'YOLO'),
         (lists_of_paths, 'YOLO'),
         (roboflow_voc, 'VOC'),
+        (capital_yolo, 'YOLO'),
         (nested_voc, 'VOC'),
         (roboflow_coco, 'COCO'),
     ],
@@ -580,6 +588,7 @@ def test_missing_coco_fields_that_can_be_computed_are_added(photos, tmp_path):
     content = coco_content(lambda name: [['1', 2, '30.0', '20.5']])
     for image in content['images']:
         del image['width'], image['height']
+    content['annotations'][0]['area'] = 0
     (photos / 'all.json').write_bytes(json.dumps(content).encode('utf-8-sig'))
     prepare(photos, tmp_path / 'out', val_fraction=0.5)
     written = read(tmp_path / 'out/val.json')
@@ -622,6 +631,7 @@ def test_coco_files_are_found_beside_other_json(photos, files):
         write(photos / path, json.dumps(coco_content()))
     write(photos / 'meta.json', json.dumps(dict(classes=['a'], categories=[])))
     write(photos / 'train_settings.json', '{}')
+    write(photos / '.ipynb_checkpoints/train-checkpoint.json', json.dumps(coco_content()))
     annotations = open_annotations(photos, photos)
     expected = {split for split in files if split != 'all' or 'train' not in files}
     assert set(annotations.splits) == expected
@@ -691,6 +701,26 @@ def test_data_appended_to_a_jpeg_are_not_an_error(tmp_path):
     path = draw(tmp_path / 'a.jpg')
     path.write_bytes(path.read_bytes() + bytes(100_000))
     assert image_size(path) == (64, 48)
+
+
+def test_flat_yolo_labels_belong_to_the_images_of_every_split(tmp_path):
+    for split in ('train', 'val'):
+        draw(tmp_path / f'images/{split}/{split}.jpg')
+        write(tmp_path / f'labels/{split}.txt', BOX)
+    write(tmp_path / 'labels/orphan.txt', BOX)
+    annotations = open_annotations(tmp_path, tmp_path, names=['a'])
+    for split in ('train', 'val'):
+        converted = annotations.convert(split)
+        assert len(converted.content['annotations']) == 1
+        assert converted.dropped == {'label files without an image': ['labels/orphan.txt']}
+
+
+def test_an_image_that_a_yolo_list_names_twice_is_read_once(tmp_path):
+    lists_of_paths(tmp_path)
+    write(tmp_path / 'train.txt', './images/a.jpg', 'images/a.jpg')
+    converted = open_annotations(tmp_path, tmp_path).convert('train')
+    assert len(converted.content['images']) == 1
+    assert converted.dropped == {'images listed twice': ['images/a.jpg']}
 
 
 def counted_from_1(root):
@@ -891,6 +921,12 @@ def test_voc_has_the_image_that_it_names_rather_than_a_nearer_one(tmp_path):
     write(tmp_path / 'annotations/xmls/p1.xml', xml('p1.jpg', [('a', (1, 1, 9, 9), 0)]))
     (image,) = open_annotations(tmp_path, tmp_path).convert('all').content['images']
     assert image['file_name'] == 'images/p1.JPG'
+
+
+def test_annotations_that_a_link_leads_to_as_well_are_read_once(tmp_path):
+    labelimg_voc(tmp_path / 'Annotations')
+    (tmp_path / 'xmls').symlink_to('Annotations')
+    assert len(open_annotations(tmp_path, tmp_path).convert('all').content['images']) == 1
 
 
 def test_voc_with_swapped_corners_is_read_with_a_warning(tmp_path):

@@ -23,6 +23,7 @@ from .other_formats import name_other_format
 
 # Image names of a file that are looked for in each folder, from its beginning to its end.
 _TRIED = 20
+_DEPTH = 3  # of an annotation file: two folders, and its name
 
 
 class CocoAnnotations(Annotations):
@@ -94,6 +95,11 @@ class CocoAnnotations(Annotations):
             check_class_names(
                 [c['name'] for c in content['categories']], f'the categories of {file}'
             )
+            for annotation in content['annotations']:
+                area = annotation['bbox'][2] * annotation['bbox'][3]
+                # Some tools write 0, and MMDetection leaves such boxes out.
+                if annotation['area'] == 0 < area:
+                    annotation['area'], completed = area, True
             self._contents[split] = content, completed
         return self._contents[split]
 
@@ -149,8 +155,8 @@ def coco_files(folder: Path) -> dict[str, Path]:
         ValueError: If a split has more than one.
     """
     found: dict[str, list[Path]] = {}
-    for pattern in ('*.json', '*/*.json', '*/*/*.json'):
-        for file in filter(_looks_like_coco, sorted(folder.glob(pattern))):
+    for file in files.below(folder, '.json'):
+        if len(file.relative_to(folder).parts) <= _DEPTH and _looks_like_coco(file):
             split = files.split_in(file.stem) or files.split_of_parents(file, folder) or ALL
             found.setdefault(split, []).append(file)
     if 'train' in found:

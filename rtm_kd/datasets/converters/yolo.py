@@ -50,9 +50,13 @@ class YoloAnnotations(Annotations):
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes, self.root)
-        used, unlabelled, labels = set(), [], set()
+        used, unlabelled, labels, seen = set(), [], set(), set()
         for image in files.with_progress(self.splits[split]):
             name = files.relative_name(image, self.root)
+            if name in seen:
+                writer.drop('images listed twice', name)
+                continue
+            seen.add(name)
             label_file = self._label_file(image)
             used |= {label_file} - {None}
             size = writer.size_of(image, name)
@@ -127,10 +131,13 @@ class YoloAnnotations(Annotations):
         folders = {image.parent for image in self.splits[split] if os.path.isdir(image.parent)}
         beside = [file for folder in folders for file in folder.iterdir()]
         stems = {file.stem for file in beside if file.suffix.lower() in EXTENSIONS}
+        labelled = {self._label_file(image) for images in self.splits.values() for image in images}
         others = {f.stem: f for f in beside if f.suffix.lower() not in _NOT_IMAGES}
         for folder in sorted({file.parent for file in used}):
             for file in sorted(folder.glob('*.txt')):
-                if file.stem in stems or file.name in NAME_FILES or lists_images(file):
+                if file in labelled or file.stem in stems or file.name in NAME_FILES:
+                    continue
+                if lists_images(file):
                     continue
                 what = OTHER_FORMAT if file.stem in others else 'label files without an image'
                 writer.drop(what, files.relative_name(others.get(file.stem, file), self.root))
@@ -337,7 +344,7 @@ def _read_yaml(file: Path) -> dict:
 
 def _images_in(folder: Path) -> list[Path]:
     """Return the images of a split's folder, or of its folder of images or labels."""
-    places = [folder / 'images', files.swap_folder(folder, 'labels', 'images')]
+    places = [files.child(folder, 'images'), files.swap_folder(folder, 'labels', 'images')]
     return files.images_below(next(filter(Path.is_dir, places), folder))
 
 
@@ -361,7 +368,7 @@ def _splits_of_folder(folder: Path, images: Optional[Path]) -> dict[str, list[Pa
     }
     if lists:
         return lists
-    for parent in (folder / 'images', folder):  # images/train or train/images
+    for parent in (files.child(folder, 'images'), folder):  # images/train or train/images
         splits = {
             files.split_name(child.name): _images_in(child)
             for child in sorted(parent.glob('*'), reverse=True)
