@@ -266,7 +266,7 @@ def _no_teacher(teacher: str) -> str:
 
 
 def _teacher_warnings(checkpoint: str, classes: list[str]) -> list[str]:
-    if checkpoint == COCO:
+    if checkpoint in (COCO, COCO_PLAIN):
         return [
             'the teacher has been trained on COCO and not on your data; compare with '
             '--train-teacher before you rely on it'

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from rtm_kd.utils.errors import UsageError, near_misses
+from rtm_kd.utils.errors import UsageError, first_few, near_misses
 
 from .converters import open_annotations
 from .converters.base import REMEDIES, Annotations, Converted, check_class_names
@@ -82,6 +82,8 @@ def prepare_data(source: DataSource, out_dir: str) -> PreparedData:
 
     for use, part, whole in (('train', trained, train), ('val', evaluated, val)):
         _check_boxes(part, use, whole, names)
+        folders = {str((part.image_folder / i['file_name']).parent) for i in part.content['images']}
+        messages.append(f'{use}: images in {first_few(sorted(folders))}')
         if part.file is None:
             part.file = Path(out_dir, f'{use}.json')
             part.write(part.file)
@@ -112,8 +114,9 @@ def _open(source: DataSource, root: Path) -> tuple[Annotations, str, Annotations
     """Return the annotations and the split of them to train on, and those to evaluate on."""
     if not root.is_dir():
         raise UsageError(f'--data-root {source.data_root} is not a directory')
-    if source.val_ann and source.val_fraction is not None:
-        raise UsageError('--val-ann and --val-fraction exclude each other; give one of them')
+    own = '--val-ann' if source.val_ann else '--val-img' if source.val_img else None
+    if own and source.val_fraction is not None:
+        raise UsageError(f'{own} and --val-fraction exclude each other; give one of them')
     images = _find(source.train_img, root, is_folder=True)
     train = open_annotations(_find(source.train_ann, root) or root, root, images, source.classes)
     split = train.split_for('train')
@@ -123,10 +126,13 @@ def _open(source: DataSource, root: Path) -> tuple[Annotations, str, Annotations
             or f'{train.path} has annotations for {" and ".join(train.splits)}, none for training; '
             'name those with --train-ann'
         )
-    if source.val_ann:
+    if own:
+        path = _find(source.val_ann, root) or train.path
         images = _find(source.val_img, root, is_folder=True) or images
-        val = open_annotations(_find(source.val_ann, root), root, images, source.classes)
-        return train, split, val, val.split_for('val') or next(iter(val.splits))
+        val = open_annotations(path, root, images, source.classes)
+        # In YOLO the images of a folder are a split; other annotations may be those trained on.
+        if source.val_ann or 'val' in val.splits or (val.format == 'YOLO' and path.is_dir()):
+            return train, split, val, val.split_for('val') or next(iter(val.splits))
     if source.val_fraction is None and 'val' not in train.splits:
         others = [name for name in train.splits if name not in ('all', split)]
         more = f' (there is {" and ".join(others)})' if others else ''
@@ -147,7 +153,9 @@ def _find(name: Optional[str], root: Path, is_folder: bool = False) -> Optional[
         raise UsageError(f'there is no {places[0]}, and no {places[1]} either; correct the path')
     if is_folder and not found.is_dir():
         raise UsageError(f'{found} is not a directory; give the folder of the images')
-    return found
+    # Written as the dataset's folder is, by which the converters tell that it is below.
+    name = relative_name(found, root)
+    return found if os.path.isabs(name) else root / name
 
 
 def _choose_classes(train: Annotations, val: Annotations, asked: Optional[list[str]]) -> list[str]:

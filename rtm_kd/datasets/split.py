@@ -35,10 +35,13 @@ def split_coco(
         list[dict]: The two parts, each with all categories.
 
     Raises:
-        ValueError: If the fraction is not between 0 and 1, or all images are copies of one.
+        ValueError: If the fraction is not between 0 and 1, the seed is below 0, or all images
+            are copies of one.
     """
     if not 0 < fraction < 1:
         raise UsageError(f'--val-fraction must be between 0 and 1, got {fraction:g}')
+    if seed < 0:
+        raise UsageError(f'--seed must be 0 or above, got {seed}')
     images = sorted(content['images'], key=lambda image: image['file_name'])
     groups = _group_copies(images, image_folder)
     if len(groups) < 2:

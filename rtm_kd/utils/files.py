@@ -43,7 +43,7 @@ def write_text(path: Path, text: str, errors: str = 'strict') -> None:
         part.write_text(text, encoding='utf-8', errors=errors)
 
 
-def check_can_write(path: Path, what: str = 'the file') -> None:
+def check_can_write(path: Path, what: str) -> None:
     """Raise unless a file can be written, before the work that goes into it; create its parents.
 
     Args:

@@ -14,8 +14,9 @@ EXTENSIONS = ('.bmp', '.jfif', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff',
 _ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
 _LENGTHS = {'BMP': (2, 0), 'WEBP': (4, 8)}
 _NEAR = 4096  # bytes; cameras append data of their own
-_ORIENTATION = 0x0112  # EXIF's tag; from 5 up the image lies on its side
-_ON_ITS_SIDE = 5
+_PHOTOS = ('JPEG', 'MPO')
+_ORIENTATION = 0x0112  # EXIF's tag
+_ON_THEIR_SIDE = range(5, 9)  # of its values
 
 
 def image_size(path: Union[str, os.PathLike]) -> tuple[int, int]:
@@ -27,7 +28,12 @@ def image_size(path: Union[str, os.PathLike]) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             size, kind = image.size, image.format
-            turned = image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
+            exif = image.getexif()
+            if kind in _PHOTOS:
+                # Only EXIF's own: Pillow takes the tag from XMP as well, which OpenCV does not.
+                exif = Image.Exif()
+                exif.load(image.info.get('exif', b''))
+            turned = exif.get(_ORIENTATION) in _ON_THEIR_SIDE
         if not _is_whole(path, kind) and not _can_be_decoded(path):
             raise OSError(f'{path} is cut off')
     except OSError:
@@ -36,7 +42,7 @@ def image_size(path: Union[str, os.PathLike]) -> tuple[int, int]:
         raise OSError(f'{path} is not an image ({error})') from error
     if not turned:
         return size
-    if kind in ('JPEG', 'MPO'):
+    if kind in _PHOTOS:
         return size[1], size[0]
     # Whether the size is the rotated one differs between Pillow and OpenCV by format and version.
     height, width = mmcv.imread(path).shape[:2]

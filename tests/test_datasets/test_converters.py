@@ -234,12 +234,21 @@ def test_dropped_voc_objects_are_counted_with_their_places(tmp_path):
     ]
 
 
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    b'</rdf:RDF></x:xmpmeta>'
+)
+
+
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
-@pytest.mark.parametrize('orientation', [1, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize('orientation', [*range(1, 10), 'in XMP'])
 def test_the_size_is_that_of_the_image_as_training_reads_it(tmp_path, suffix, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = draw(tmp_path / f'a.{suffix}', exif=exif)
+    options = dict(xmp=XMP) if orientation == 'in XMP' else dict(exif=exif)
+    path = draw(tmp_path / f'a.{suffix}', **options)
     image = mmcv.imfrombytes(path.read_bytes())
     assert image_size(path) == (image.shape[1], image.shape[0])
 
@@ -256,6 +265,17 @@ def roboflow_yolo(root):
         'nc: 1',
         "names: ['a']",
     )
+
+
+def roboflow_yolo_below(root):
+    roboflow_yolo(root / 'export')
+
+
+def capital_yolo(root):
+    for split in ('train', 'val'):
+        draw(root / 'Images' / split / f'{split}.jpg')
+        write(root / 'Labels' / split / f'{split}.txt', BOX)
+    write(root / 'classes.txt', 'a')
 
 
 def lists_of_paths(root):
@@ -302,8 +322,10 @@ def roboflow_coco(root):
     'layout, name',
     [
         (roboflow_yolo, 'YOLO'),
+        (roboflow_yolo_below, 'YOLO'),
         (lists_of_paths, 'YOLO'),
         (roboflow_voc, 'VOC'),
+        (capital_yolo, 'YOLO'),
         (nested_voc, 'VOC'),
         (roboflow_coco, 'COCO'),
     ],
@@ -503,6 +525,27 @@ def test_paths_of_another_machine_find_their_images(photos, tmp_path, name, give
     assert all(os.path.isfile(folder + image['file_name']) for image in written['images'])
 
 
+def test_names_that_another_system_spells_differently_find_their_images(photos):
+    spelt = {'u\u0308.jpg': '\u00fc.jpg', 'a.JPG': 'a.jpg', 'sub/c.jpg': 'sub/C.JPG'}
+    for name in spelt.values():
+        draw(photos / 'images' / name)
+    # The first ones are not there at all.
+    content = coco_content(names=map(str, range(25)))
+    for image, name in zip(content['images'][22:], spelt):
+        image['file_name'] = name
+    write(photos / 'all.json', json.dumps(content))
+    converted = open_annotations(photos, photos).convert('all')
+    assert [image['file_name'] for image in converted.content['images']] == [*spelt.values()]
+    assert converted.image_folder == photos / 'images'
+
+
+def test_an_image_of_another_spelling_is_not_taken_from_its_own_entry(photos):
+    write(photos / 'all.json', json.dumps(coco_content(names=['A', 'a', 'b'])))
+    converted = open_annotations(photos, photos).convert('all')
+    assert [image['file_name'] for image in converted.content['images']] == ['a.jpg', 'b.jpg']
+    assert converted.dropped == {'images whose file another has as well': ['A.jpg, as a.jpg']}
+
+
 def test_two_images_of_another_machine_do_not_share_a_file(photos):
     content = coco_content(names='ab')
     for image, name in zip(content['images'], ('D:/x/a.jpg', 'D:/y/a.jpg')):
@@ -545,6 +588,7 @@ def test_missing_coco_fields_that_can_be_computed_are_added(photos, tmp_path):
     content = coco_content(lambda name: [['1', 2, '30.0', '20.5']])
     for image in content['images']:
         del image['width'], image['height']
+    content['annotations'][0]['area'] = 0
     (photos / 'all.json').write_bytes(json.dumps(content).encode('utf-8-sig'))
     prepare(photos, tmp_path / 'out', val_fraction=0.5)
     written = read(tmp_path / 'out/val.json')
@@ -587,10 +631,35 @@ def test_coco_files_are_found_beside_other_json(photos, files):
         write(photos / path, json.dumps(coco_content()))
     write(photos / 'meta.json', json.dumps(dict(classes=['a'], categories=[])))
     write(photos / 'train_settings.json', '{}')
+    write(photos / '.ipynb_checkpoints/train-checkpoint.json', json.dumps(coco_content()))
     annotations = open_annotations(photos, photos)
     expected = {split for split in files if split != 'all' or 'train' not in files}
     assert set(annotations.splits) == expected
     assert all(len(annotations.convert(s).content['images']) == 4 for s in expected)
+
+
+@pytest.mark.parametrize(
+    'files, image',
+    [
+        ('annotations/{}.json', 'images/{}/0.jpg'),
+        ('annotations/instances_{}.json', '{}/0.jpg'),
+        ('coco/annotations/instances_{}.json', 'coco/{}/0.jpg'),
+        ('annotations/crash_test_{}.json', '{}/photos/0.jpg'),
+    ],
+)
+@pytest.mark.parametrize(
+    'splits', [('train', 'valid'), ('train2017', 'val2017'), ('Train', 'Validation')]
+)
+def test_each_coco_split_has_the_images_of_its_own_folder(tmp_path, files, image, splits):
+    for split in splits:
+        draw(tmp_path / 'data' / image.format(split))
+        one_coco_file(tmp_path / 'data' / files.format(split), '0.jpg')
+    prepared = prepare(tmp_path / 'data', tmp_path / 'out')
+    folders = [prepared.train_data_prefix, prepared.val_data_prefix]
+    assert folders == [os.path.dirname(image.format(split)) + '/' for split in splits]
+    for use, split in zip(('train', 'val'), splits):
+        folder = (tmp_path / 'data' / image.format(split)).parent
+        assert f'{use}: images in {folder}' in prepared.messages
 
 
 def test_several_coco_files_for_one_split_are_named(photos, tmp_path):
@@ -632,6 +701,26 @@ def test_data_appended_to_a_jpeg_are_not_an_error(tmp_path):
     path = draw(tmp_path / 'a.jpg')
     path.write_bytes(path.read_bytes() + bytes(100_000))
     assert image_size(path) == (64, 48)
+
+
+def test_flat_yolo_labels_belong_to_the_images_of_every_split(tmp_path):
+    for split in ('train', 'val'):
+        draw(tmp_path / f'images/{split}/{split}.jpg')
+        write(tmp_path / f'labels/{split}.txt', BOX)
+    write(tmp_path / 'labels/orphan.txt', BOX)
+    annotations = open_annotations(tmp_path, tmp_path, names=['a'])
+    for split in ('train', 'val'):
+        converted = annotations.convert(split)
+        assert len(converted.content['annotations']) == 1
+        assert converted.dropped == {'label files without an image': ['labels/orphan.txt']}
+
+
+def test_an_image_that_a_yolo_list_names_twice_is_read_once(tmp_path):
+    lists_of_paths(tmp_path)
+    write(tmp_path / 'train.txt', './images/a.jpg', 'images/a.jpg')
+    converted = open_annotations(tmp_path, tmp_path).convert('train')
+    assert len(converted.content['images']) == 1
+    assert converted.dropped == {'images listed twice': ['images/a.jpg']}
 
 
 def counted_from_1(root):
@@ -826,6 +915,20 @@ def test_voc_beside_a_folder_of_it_is_read_too(tmp_path):
     assert [name for name, *_ in boxes(converted.content)] == ['a.jpg', 'b.jpg']
 
 
+def test_voc_has_the_image_that_it_names_rather_than_a_nearer_one(tmp_path):
+    draw(tmp_path / 'images/p1.JPG')
+    draw(tmp_path / 'annotations/trimaps/p1.png')
+    write(tmp_path / 'annotations/xmls/p1.xml', xml('p1.jpg', [('a', (1, 1, 9, 9), 0)]))
+    (image,) = open_annotations(tmp_path, tmp_path).convert('all').content['images']
+    assert image['file_name'] == 'images/p1.JPG'
+
+
+def test_annotations_that_a_link_leads_to_as_well_are_read_once(tmp_path):
+    labelimg_voc(tmp_path / 'Annotations')
+    (tmp_path / 'xmls').symlink_to('Annotations')
+    assert len(open_annotations(tmp_path, tmp_path).convert('all').content['images']) == 1
+
+
 def test_voc_with_swapped_corners_is_read_with_a_warning(tmp_path):
     draw(tmp_path / 'a.jpg')
     write(tmp_path / 'a.xml', xml('a.jpg', [('a', (9, 5, 1, 3), 0), ('a', (1, 30, 9, 20), 0)]))
@@ -966,6 +1069,18 @@ def no_labels(root):
     write(root / 'data.yaml', 'train: images', 'val: images', 'names: [a]')
 
 
+def two_yamls(root):
+    one_yolo_image(root)
+    for name in 'ab':
+        write(root / f'{name}.yaml', 'train: images', f'names: [{name}]')
+    write(root / 'unrelated.yaml', 'epochs: 3')
+
+
+def two_exports(root):
+    roboflow_yolo(root / 'first')
+    roboflow_yolo(root / 'second')
+
+
 def no_yaml(root):
     one_yolo_image(root)
     write(root / 'data.yaml', 'train: [')
@@ -981,11 +1096,16 @@ def no_yaml(root):
         (no_names, {}, r'no file gives them names.*classes\.txt.*--classes'),
         (wrong_count, {}, 'nc: 2 and has 1 names'),
         (no_labels, {}, r"no box of \['a'\].*1 without boxes.*without a label file: 1 \(images/"),
+        (two_yamls, {}, r'more than one .* \(a\.yaml, b\.yaml\).*with --train-ann'),
+        (two_exports, {}, r'\(first/data\.yaml, second/data\.yaml\).*with --train-ann'),
         (no_yaml, {}, r"data\.yaml can't be read as YAML"),
         (wrong_path, {}, 'names pictures, and there is no .*pictures'),
         (one_yolo_image, {}, 'no annotations for validation.*--val-ann.*--val-fraction'),
         (one_yolo_image, dict(val_fraction=0.5), 'nothing to divide'),
         (one_yolo_image, dict(val_fraction=0.5, val_ann='images'), '--val-ann and --val-fraction'),
+        (one_yolo_image, dict(val_fraction=0.5, val_img='images'), '--val-img and --val-fraction'),
+        (roboflow_yolo, dict(train_img='train'), r'data\.yaml names the images of train and val'),
+        (roboflow_yolo, dict(val_img='train'), r'data\.yaml names .* leave out .*--val-img'),
         (one_yolo_image, dict(train_ann='nothing'), 'there is no .*nothing'),
         (one_yolo_image, dict(val_ann='images', classes=['b']), 'no class "b"; it has a'),
         (roboflow_voc, dict(train_img='nowhere'), 'there is no .*nowhere'),
@@ -998,6 +1118,24 @@ def test_unreadable_data_are_refused_in_one_sentence(tmp_path, layout, options, 
         prepare(tmp_path / 'data', tmp_path / 'out', **options)
     assert '\n' not in str(refused.value)
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('layout', ['COCO', 'YOLO'])
+def test_each_split_may_have_an_image_folder_of_its_own(tmp_path, layout):
+    for folder in 'ab':
+        draw(tmp_path / f'data/photos/{folder}/0.jpg')
+        write(tmp_path / f'data/photos/{folder}/0.txt', BOX)
+    if layout == 'COCO':
+        for split in ('train', 'val'):
+            one_coco_file(tmp_path / f'data/{split}.json', '0.jpg')
+    folders = dict(train_img='photos/a', val_img='photos/b')
+    prepared = prepare(tmp_path / 'data', tmp_path / 'out', classes=['a'], **folders)
+    for use, folder in (('train', 'a'), ('val', 'b')):
+        assert f'{use}: images in {tmp_path / "data/photos" / folder}' in prepared.messages
+    assert prepared.warnings == []
+    if layout == 'COCO':
+        with pytest.raises(ValueError, match='no annotations for validation'):
+            prepare(tmp_path / 'data', tmp_path / 'out', train_ann='train.json', **folders)
 
 
 def test_coco_without_its_images_names_the_option_to_set(data_root, tmp_path):
@@ -1076,6 +1214,47 @@ def test_a_list_of_annotations_may_contain_a_long_line(voc_root, tmp_path):
     converted = open_annotations(tmp_path / 'VOC', tmp_path / 'VOC').convert('train')
     assert len(converted.content['images']) == 1
     assert converted.summary()[1].startswith('dropped listed images without annotations: 1 (')
+
+
+@pytest.mark.parametrize('val', ['', '0', 'gone', None])
+def test_voc_lists_that_are_not_needed_are_ignored(voc_root, tmp_path, val):
+    shutil.copytree(voc_root, tmp_path / 'VOC')
+    lists = tmp_path / 'VOC/ImageSets/Main'
+    (lists / 'train.txt').rename(lists / 'Train.txt')
+    (lists / 'val.txt').unlink()
+    write(lists / 'test.txt', '')
+    if val is not None:
+        write(lists / 'Validation.txt', val)
+    annotations = open_annotations(tmp_path / 'VOC', tmp_path / 'VOC')
+    assert sorted(annotations.splits) == (['train', 'val'] if val == '0' else ['train'])
+    assert len(annotations.convert('train').content['images']) == 8
+    if val == 'gone':
+        with pytest.raises(ValueError, match=r'Validation\.txt lists 1 names \(gone\).*fraction'):
+            prepare(tmp_path / 'VOC', tmp_path / 'out')
+
+
+def test_voc_paths_may_be_relative_and_absolute(voc_root, tmp_path, monkeypatch):
+    shutil.copytree(voc_root, tmp_path / 'data')
+    (tmp_path / 'data/ImageSets').rename(tmp_path / 'lists')
+    monkeypatch.chdir(tmp_path)
+    options = dict(val_fraction=0.5)
+    prepared = prepare('data', 'out', str(tmp_path / 'data/Annotations'), **options)
+    assert prepared.num_train_images == 6
+    (tmp_path / 'data/JPEGImages').rename(tmp_path / 'photos')
+    prepared = prepare('data', 'out', train_img=str(tmp_path / 'photos'), **options)
+    assert prepared.num_train_images == 6
+
+
+@pytest.mark.parametrize('line', ['scan 0', 'scan 0 1', 'scan 0.jpg', 'JPEGImages/scan 0.jpg'])
+def test_a_voc_list_may_have_paths_and_names_with_a_number(tmp_path, line):
+    for name in ('scan', 'scan 0'):
+        draw(tmp_path / f'JPEGImages/{name}.jpg')
+        write(tmp_path / f'Annotations/{name}.xml', xml('', [('a', (1, 1, 9, 9), 0)]))
+    file = write(tmp_path / 'ImageSets/Main/train.txt', line)
+    for path in (tmp_path, file):
+        annotations = open_annotations(path, tmp_path)
+        (image,) = annotations.convert(annotations.split_for('train')).content['images']
+        assert image['file_name'] == 'JPEGImages/scan 0.jpg'
 
 
 def test_odd_names_are_printed_on_one_line(photos, tmp_path):

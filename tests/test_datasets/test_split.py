@@ -97,6 +97,11 @@ def test_a_fraction_that_leaves_a_side_empty_is_refused(tmp_path, fraction):
         split_coco(make(tmp_path, [('a.jpg', [0]), ('b.jpg', [0])]), tmp_path, fraction)
 
 
+def test_a_seed_below_0_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='--seed must be 0 or above, got -1'):
+        split_coco(make(tmp_path, [('a.jpg', [0]), ('b.jpg', [0])]), tmp_path, 0.5, seed=-1)
+
+
 def test_a_dataset_of_copies_alone_is_refused(tmp_path):
     whole = make(tmp_path, [('a_jpg.rf.1a.jpg', [0]), ('a_jpg.rf.2b.jpg', [0])])
     with pytest.raises(ValueError, match='2 images are 1 without their copies'):

@@ -266,11 +266,12 @@ def test_teacher_ckpt_coco_is_the_published_checkpoint(here, unchecked, data_roo
     assert cfg.model.teacher_ckpt.endswith('-0a8c901a.pth')
     # "coco" is MMRazor's distilled checkpoint; "coco-plain" the undistilled one.
     assert cfg.load_from.endswith('kd_tiny_rtmdet_s_neck_300e_coco_20230213_104240-e1e4197c.pth')
-    plain = dry(data_root, teacher_ckpt='coco', student_ckpt='coco-plain', name='p').configs
+    plain = dry(data_root, teacher_ckpt='coco-plain', student_ckpt='coco-plain', name='p').configs
     assert load_config(str(plain.student)).load_from.endswith('-dbb1dc83.pth')
+    assert load_config(str(plain.distillation)).model.teacher_ckpt == cfg.model.teacher_ckpt
     assert load_config(str(paths.student)).load_from == cfg.load_from
     assert load_config(str(paths.teacher)).load_from is None
-    assert 'trained on COCO and not on your data' in capsys.readouterr().out
+    assert capsys.readouterr().out.count('trained on COCO and not on your data') == 2
 
 
 def test_student_ckpt_reaches_the_student(run, here, unchecked, data_root):

@@ -1,9 +1,9 @@
 """COCO JSON: the files of each split, and the folder of their images."""
 
 import itertools
+import math
 import os
-import re
-from collections.abc import Iterable
+import unicodedata
 from pathlib import Path
 from typing import Any, Optional
 
@@ -21,9 +21,9 @@ from . import files
 from .base import ALL, OTHER_CLASSES, Annotations, Converted, check_class_names
 from .other_formats import name_other_format
 
-# Image names of a file that are looked for in each folder.
+# Image names of a file that are looked for in each folder, from its beginning to its end.
 _TRIED = 20
-_SPLIT = re.compile(r'(?<![a-z])(train|val|test)(val|ing|id|idation|set)?(?![a-z])')
+_DEPTH = 3  # of an annotation file: two folders, and its name
 
 
 class CocoAnnotations(Annotations):
@@ -39,6 +39,7 @@ class CocoAnnotations(Annotations):
         self.splits = {ALL: self.path} if self.path.is_file() else coco_files(self.path)
         # A file for testing, without annotations, is not read unless it is asked for.
         self._contents: dict[str, tuple[dict, bool]] = {}
+        self._listed: dict[Path, dict[str, str]] = {}
         content, _ = self._content(self.split_for('train') or next(iter(self.splits)))
         categories = content['categories']
         boxed = {annotation['category_id'] for annotation in content['annotations']}
@@ -54,14 +55,14 @@ class CocoAnnotations(Annotations):
         content, completed = self._content(split)
         folder, by_ends = self._find_images(split, [i['file_name'] for i in content['images']])
         converted = Converted(content, folder)
-        images, seen = [], set()
+        images, taken = [], {image['file_name'] for image in content['images']}
         for image in files.with_progress(content['images']):
-            name = _name_in(folder, image['file_name'], by_ends) or image['file_name']
-            if by_ends and name in seen:
+            name = self._name_in(folder, image['file_name'], by_ends) or image['file_name']
+            if name != image['file_name'] and name in taken:
                 where = f'{image["file_name"]}, as {name}'
                 converted.drop('images whose file another has as well', where)
                 continue
-            seen.add(name)
+            taken.add(name)
             annotated = image.get('width'), image.get('height')
             size = converted.size_of(folder / name, name, annotated)
             if size is not None:
@@ -94,17 +95,24 @@ class CocoAnnotations(Annotations):
             check_class_names(
                 [c['name'] for c in content['categories']], f'the categories of {file}'
             )
+            for annotation in content['annotations']:
+                area = annotation['bbox'][2] * annotation['bbox'][3]
+                # Some tools write 0, and MMDetection leaves such boxes out.
+                if annotation['area'] == 0 < area:
+                    annotation['area'], completed = area, True
             self._contents[split] = content, completed
         return self._contents[split]
 
     def _find_images(self, split: str, names: list[str]) -> tuple[Path, bool]:
         """Return the folder that has the images, and whether only the ends of their names fit."""
 
+        tried = names[:: math.ceil(len(names) / _TRIED) or 1]
+
         def count(place: tuple[bool, Path]) -> int:
-            return sum(_name_in(place[1], name, place[0]) is not None for name in names[:_TRIED])
+            return sum(self._name_in(place[1], name, place[0]) is not None for name in tried)
 
         file = self.splits[split]
-        folders = [self.images] if self.images else list(_folders(file, self.root))
+        folders = [self.images] if self.images else _folders(file, self.root)
         by_ends, folder = best = max(itertools.product((False, True), folders), key=count)
         if names and not count(best):
             where = (
@@ -118,6 +126,27 @@ class CocoAnnotations(Annotations):
             )
         return folder, by_ends
 
+    def _name_in(self, folder: Path, name: str, by_ends: bool) -> Optional[str]:
+        """Return the name of an image's file as a folder has it, None if it has none."""
+        for end in files.path_ends(name) if by_ends else [name]:
+            if os.path.isfile(folder / end):
+                return end
+            # macOS decomposes letters, and the tools of Windows ignore the case.
+            above, last = os.path.split(end)
+            found = self._names_on_disk(folder / above).get(_without_spelling(last))
+            if found:
+                return os.path.join(above, found)
+        return None
+
+    def _names_on_disk(self, folder: Path) -> dict[str, str]:
+        if folder not in self._listed:
+            try:
+                names = os.listdir(folder)
+            except (OSError, ValueError):
+                names = []
+            self._listed[folder] = {_without_spelling(name): name for name in names}
+        return self._listed[folder]
+
 
 def coco_files(folder: Path) -> dict[str, Path]:
     """Return the annotation files of a dataset's folder by split.
@@ -126,9 +155,9 @@ def coco_files(folder: Path) -> dict[str, Path]:
         ValueError: If a split has more than one.
     """
     found: dict[str, list[Path]] = {}
-    for pattern in ('*.json', '*/*.json', '*/*/*.json'):
-        for file in filter(_looks_like_coco, sorted(folder.glob(pattern))):
-            split = _split_in(file.stem) or files.split_of_parents(file, folder) or ALL
+    for file in files.below(folder, '.json'):
+        if len(file.relative_to(folder).parts) <= _DEPTH and _looks_like_coco(file):
+            split = files.split_in(file.stem) or files.split_of_parents(file, folder) or ALL
             found.setdefault(split, []).append(file)
     if 'train' in found:
         found.pop(ALL, None)
@@ -160,26 +189,24 @@ def _looks_like_coco(file: Path) -> bool:
     return sum(f'"{part}"'.encode() in text for part in FIELDS) > 1
 
 
-def _folders(file: Path, root: Path) -> Iterable[Path]:
-    split = _split_in(file.stem) or files.split_name(file.parent.name)
-    if split:
-        yield from (root / 'images' / split, root / split)
-    yield from (file.parent, root / 'images', root)
+def _folders(file: Path, root: Path) -> list[Path]:
+    """Return the folders to look for a file's images in, those of its split first."""
+    found = [file.parent, root / 'images', root]
     for place in (file.parent, file.parent.parent, root):
         if place == root or root in place.parents:
-            yield from (child for child in sorted(place.glob('*')) if child.is_dir())
-    yield from sorted(child for child in root.glob('*/*/') if child.is_dir())
+            found += [child for child in sorted(place.glob('*')) if child.is_dir()]
+    found += sorted(child for child in root.glob('*/*/') if child.is_dir())
+    split = files.split_in(file.stem) or files.split_name(file.parent.name)
+
+    def is_of_another(folder: Path) -> bool:
+        parts = files.relative_name(folder, root).split('/')[::-1]
+        return split != next(filter(None, map(files.split_in, parts)), None)
+
+    return sorted(found, key=is_of_another) if split else found
 
 
-def _name_in(folder: Path, name: str, by_ends: bool) -> Optional[str]:
-    names = files.path_ends(name) if by_ends else [name]
-    return next((name for name in names if os.path.isfile(folder / name)), None)
-
-
-def _split_in(name: str) -> Optional[str]:
-    """Return the split in the name of a file, such as instances_train2017."""
-    found = _SPLIT.search(name.lower())
-    return found and found[1]
+def _without_spelling(name: str) -> str:
+    return unicodedata.normalize('NFC', name).casefold()
 
 
 def _with_classes(

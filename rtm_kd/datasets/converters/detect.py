@@ -31,8 +31,6 @@ def open_annotations(
     Raises:
         ValueError: If the format is unknown, with what was found and what is known.
     """
-    if not path.exists():
-        raise UsageError(f'there is no {path}')
     kind = _kind_of_folder(path) if path.is_dir() else _kind_of_file(path, root)
     if kind is not None:
         return kind(path, root, images, names)

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +13,9 @@ from mmengine.utils import track_iter_progress
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.image_size import EXTENSIONS
 
-_SPLITS = dict(train='train', training='train', test='test')
-_SPLITS.update(val='val', valid='val', validation='val')
+_SPLITS = dict.fromkeys(('train', 'training', 'trainset', 'trainval'), 'train')
+_SPLITS.update(dict.fromkeys(('val', 'valid', 'validation', 'valset'), 'val'))
+_SPLITS.update(dict.fromkeys(('test', 'testing', 'testset'), 'test'))
 
 
 def with_progress(files: list) -> Iterable:
@@ -26,6 +28,11 @@ def split_name(name: str) -> Optional[str]:
     return _SPLITS.get(name.lower())
 
 
+def split_in(name: str) -> Optional[str]:
+    """Return the last split in a name, such as that of instances_train2017."""
+    return next(filter(None, map(split_name, re.findall('[a-z]+', name.lower())[::-1])), None)
+
+
 def split_of_parents(file: Path, folder: Path) -> Optional[str]:
     """Return the split that the nearest of a file's folders is called, up to ``folder``."""
     parents = file.relative_to(folder).parts[-2::-1]
@@ -36,13 +43,12 @@ def below(folder: Path, *suffixes: str) -> list[Path]:
     """Return the files below a folder that end so, in upper or lower case, in order."""
     found, walked = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        # A link may lead back to a folder above it.
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith('.') and os.path.realpath(Path(parent, name)) not in walked
-        )
+        # A link may lead back to a folder above it, or to one beside it.
+        if os.path.realpath(parent) in walked:
+            folders.clear()
+            continue
         walked.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
         found += [
             Path(parent, name)
             for name in sorted(names)
@@ -62,12 +68,21 @@ def relative_name(path: Union[str, os.PathLike], folder: Path) -> str:
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
+def child(folder: Path, name: str) -> Path:
+    """Return what a folder has in it of a lower-case name, in whatever case it is there."""
+    exact = folder / name
+    if os.path.exists(exact) or not os.path.isdir(folder):
+        return exact
+    return next((each for each in sorted(folder.glob('*')) if each.name.lower() == name), exact)
+
+
 def swap_folder(path: Path, old: str, new: str) -> Path:
-    """Return a path with another name for its last folder called ``old``, if it has one."""
-    parts = list(path.parts)
-    if old in parts:
-        parts[len(parts) - 1 - parts[::-1].index(old)] = new
-    return Path(*parts)
+    """Return a path with another folder for its last one called ``old``, if it has one."""
+    parts = [part.lower() for part in path.parts]
+    if old not in parts:
+        return path
+    place = len(parts) - 1 - parts[::-1].index(old)
+    return child(Path(*path.parts[:place]), new).joinpath(*path.parts[place + 1 :])
 
 
 def path_ends(name: str) -> list[str]:

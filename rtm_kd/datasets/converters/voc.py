@@ -16,6 +16,7 @@ from .base import ALL, NO_FILE, Annotations, CocoWriter, Converted, check_class_
 
 _FOLDERS = ('annotations', 'annotation', 'xmls', 'xml', 'labels')
 _DECLARED = re.compile(rb'^\s*<\?xml[^>]*?encoding\s*=\s*["\']([\w.:-]+)["\'][^>]*\?>')
+_SUFFIX = re.compile('(' + '|'.join(map(re.escape, (*EXTENSIONS, '.xml'))) + ')$', re.I)
 # The first bytes of UTF-16, marked as such or not.
 _WIDE = {b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16', b'<\0': 'utf-16-le', b'\0<': 'utf-16-be'}
 
@@ -32,7 +33,7 @@ class VocAnnotations(Annotations):
 
     def _read(self) -> None:
         path, root, images = self.path, self.root, self.images
-        self.splits = _splits(path, root)
+        self.splits = self._find_splits()
         listed = [file for split in self.splits.values() for file in split]
         self._parsed = {file: _parse(file) for file in files.with_progress(listed)}
         trees = [tree for tree, _ in self._parsed.values() if tree is not None]
@@ -45,6 +46,35 @@ class VocAnnotations(Annotations):
         self._by_stem = defaultdict(list)
         for image in files.images_below(images):
             self._by_stem[image.stem].append(image)
+
+    def _find_splits(self) -> dict[str, list[Path]]:
+        path = self.path
+        if path.is_file():
+            return {ALL: _files_of_list(path, self.root)}
+        main = list(path.glob('ImageSets/Main/*.txt')) or [
+            # Such as VOCdevkit/VOC2012/ImageSets/Main.
+            file
+            for file in files.below(path, '.txt')
+            if file.parent.parts[-2:] == ('ImageSets', 'Main')
+        ]
+        splits = defaultdict(list)
+        # The lists of several years have the same names.
+        if len({file.parent for file in main}) == 1:
+            for file in sorted(main, reverse=True):  # train after trainval, to replace it
+                split = files.split_name(file.stem)
+                if split and files.read_lines(file):
+                    try:
+                        splits[split] = _files_of_list(file, path)
+                    except UsageError as error:
+                        self.missing[split] = str(error)  # it may not be needed
+        if splits:
+            return dict(splits)
+        if self.missing:
+            raise UsageError(next(iter(self.missing.values())))
+        found = files.below(path, '.xml')
+        for file in found:
+            splits[files.split_of_parents(file, path) or ALL].append(file)
+        return {ALL: found} if ALL in splits else dict(splits)
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes, self.root)
@@ -72,14 +102,15 @@ class VocAnnotations(Annotations):
         return writer
 
     def _image(self, file: Path, noted: str) -> Optional[Path]:
-        """Return the image of a file's own name, or of the noted one, that is nearest to it."""
+        """Return the image of a file's own name, or of the noted one; of several, the nearest."""
         noted = noted.replace('\\', '/').rsplit('/', 1)[-1]
 
         def order(image: Path) -> tuple:
-            shared = os.path.commonpath([file.parent, image.parent])
+            shared = os.path.commonpath(map(os.path.abspath, (file.parent, image.parent)))
             # Annotations/a/b.xml belongs to JPEGImages/a/b.jpg.
             alike = {*file.parts} & {*image.parent.parts}
-            return -len(Path(shared).parts), -len(alike), image.name != noted, image.name
+            nearness = -len(Path(shared).parts), -len(alike)
+            return image.name.lower() != noted.lower(), *nearness, image.name != noted, image.name
 
         # Its own name first: the noted one is often that of before a renaming.
         others = [image for image in self._by_stem[Path(noted).stem] if image.name == noted]
@@ -98,40 +129,17 @@ def annotations_folder(folder: Path) -> Optional[Path]:
     return found if found and files.below(found, '.xml') else None
 
 
-def _splits(path: Path, root: Path) -> dict[str, list[Path]]:
-    if path.is_file():
-        return {ALL: _files_of_list(path, root)}
-    main = list(path.glob('ImageSets/Main/*.txt')) or [
-        # Such as VOCdevkit/VOC2012/ImageSets/Main.
-        file
-        for file in files.below(path, '.txt')
-        if file.parent.parts[-2:] == ('ImageSets', 'Main')
-    ]
-    # The lists of several years have the same names.
-    lists = {file.stem: file for file in main} if len({file.parent for file in main}) == 1 else {}
-    lists.setdefault('train', lists.get('trainval'))
-    lists = {split: lists[split] for split in ('test', 'train', 'val') if lists.get(split)}
-    if lists:
-        return {split: _files_of_list(file, path) for split, file in lists.items()}
-    found, splits = files.below(path, '.xml'), defaultdict(list)
-    for file in found:
-        splits[files.split_of_parents(file, path) or ALL].append(file)
-    return {ALL: found} if ALL in splits else dict(splits)
-
-
 def _files_of_list(file: Path, root: Path) -> list[Path]:
     folder = next(filter(None, map(annotations_folder, file.parents)), root)
-    names = []
-    for line in files.read_lines(file):
-        # Lists of one class have 1 or -1 after the name.
-        words = line.split()
-        name = words[0] if len(words) == 2 and words[1] in ('-1', '0', '1') else line
-        suffixed = Path(name).suffix.lower() in (*EXTENSIONS, '.xml')
-        names.append(str(Path(name).with_suffix('')) if suffixed else name)
-    listed = [folder / f'{name}.xml' for name in names]
+    lines, listed = files.read_lines(file), []
+    for line in lines:
+        # Lists of one class have 1 or -1 after the name, and others are of images.
+        names = [line, *files.path_ends(re.sub(r'\s+(-1|0|1)$', '', line))]
+        places = [folder / f'{_SUFFIX.sub("", name)}.xml' for name in names]
+        listed.append(next(filter(os.path.isfile, places), places[-1]))
     if not any(map(os.path.isfile, listed)):
         raise UsageError(
-            f'{file} lists {len(names)} names ({first_few(names)}), and {folder} has an .xml file '
+            f'{file} lists {len(lines)} names ({first_few(lines)}), and {folder} has an .xml file '
             'of none of them; copy the annotations there'
         )
     return listed

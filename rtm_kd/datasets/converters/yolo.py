@@ -50,9 +50,13 @@ class YoloAnnotations(Annotations):
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes, self.root)
-        used, unlabelled, labels = set(), [], set()
+        used, unlabelled, labels, seen = set(), [], set(), set()
         for image in files.with_progress(self.splits[split]):
             name = files.relative_name(image, self.root)
+            if name in seen:
+                writer.drop('images listed twice', name)
+                continue
+            seen.add(name)
             label_file = self._label_file(image)
             used |= {label_file} - {None}
             size = writer.size_of(image, name)
@@ -127,10 +131,13 @@ class YoloAnnotations(Annotations):
         folders = {image.parent for image in self.splits[split] if os.path.isdir(image.parent)}
         beside = [file for folder in folders for file in folder.iterdir()]
         stems = {file.stem for file in beside if file.suffix.lower() in EXTENSIONS}
+        labelled = {self._label_file(image) for images in self.splits.values() for image in images}
         others = {f.stem: f for f in beside if f.suffix.lower() not in _NOT_IMAGES}
         for folder in sorted({file.parent for file in used}):
             for file in sorted(folder.glob('*.txt')):
-                if file.stem in stems or file.name in NAME_FILES or lists_images(file):
+                if file in labelled or file.stem in stems or file.name in NAME_FILES:
+                    continue
+                if lists_images(file):
                     continue
                 what = OTHER_FORMAT if file.stem in others else 'label files without an image'
                 writer.drop(what, files.relative_name(others.get(file.stem, file), self.root))
@@ -145,7 +152,12 @@ class YoloAnnotations(Annotations):
                     'them, or name another file'
                 )
             return description, self.path
-        return next(filter(None, map(find_yaml, self._upwards())), ({}, None))
+        found = next(filter(None, map(find_yaml, self._upwards())), None)
+        listed = any((folder / name).is_file() for folder in self._upwards() for name in NAME_FILES)
+        if not found and not listed and self.path.is_dir():
+            below = files.below(self.path, *_YAML)  # an export, unzipped into a folder of its own
+            found = _the_yaml([file for file in below if file.stem == 'data'], self.path)
+        return found or ({}, None)
 
     def _upwards(self) -> list[Path]:
         """Return the folder of the path, and those above it up to the dataset's."""
@@ -200,9 +212,9 @@ class YoloAnnotations(Annotations):
         return longest
 
     def _find_splits(self) -> dict[str, list[Path]]:
-        if self._file is None or self.path not in (self._file, self._file.parent):
+        if self._file is None or self.path not in (self._file, *self._file.parents):
             if self.path.is_file():
-                return {ALL: _paths_in(self.path, self.root)}
+                return {ALL: _paths_in(self.path, self.images or self.root)}
             return _splits_of_folder(self.path, self.images)
         named = {}
         for key, entry in self._description.items():
@@ -212,6 +224,11 @@ class YoloAnnotations(Annotations):
                     named[split] = self._images_named(entry)
                 except UsageError as error:
                     self.missing[split] = str(error)  # it may not be needed
+        if named and self.images is not None:
+            raise UsageError(
+                f'{self._file} names the images of {" and ".join(named)}; correct it there, or '
+                'leave out --train-img and --val-img'
+            )
         return named or _splits_of_folder(self._file.parent, self.images)
 
     def _images_named(self, entry: Any) -> list[Path]:
@@ -265,17 +282,32 @@ def _numbers(line: str) -> list[float]:
 
 def find_yaml(folder: Path) -> Optional[tuple[dict, Path]]:
     """Return the content and the path of a folder's ``data.yaml``, or of the only such file."""
-    found = (file for suffix in _YAML for file in folder.glob(f'*{suffix}'))
-    for file in sorted(found, key=lambda file: (file.stem != 'data', file.name)):
+    found = sorted(file for suffix in _YAML for file in folder.glob(f'*{suffix}'))
+    named_data = _the_yaml([file for file in found if file.stem == 'data'], folder)
+    return named_data or _the_yaml(found, folder)
+
+
+def _the_yaml(candidates: list[Path], folder: Path) -> Optional[tuple[dict, Path]]:
+    """Return the content and the path of the one file that has names, None if none has.
+
+    Raises:
+        ValueError: If several have.
+    """
+    found = []
+    for file in candidates:
         try:
-            description = _read_yaml(file)
+            found.append((_read_yaml(file), file))
         except UsageError:
             if file.stem == 'data':
                 raise  # another file may be unrelated
-        else:
-            if description:
-                return description, file
-    return None
+    found = [(description, file) for description, file in found if description]
+    if len(found) > 1:
+        names = ', '.join(files.relative_name(file, folder) for _, file in found)
+        raise UsageError(
+            f'{folder} has more than one YAML file with "names" ({names}); name the one to use '
+            'with --train-ann'
+        )
+    return next(iter(found), None)
 
 
 class _Loader(yaml.BaseLoader):
@@ -312,7 +344,7 @@ def _read_yaml(file: Path) -> dict:
 
 def _images_in(folder: Path) -> list[Path]:
     """Return the images of a split's folder, or of its folder of images or labels."""
-    places = [folder / 'images', files.swap_folder(folder, 'labels', 'images')]
+    places = [files.child(folder, 'images'), files.swap_folder(folder, 'labels', 'images')]
     return files.images_below(next(filter(Path.is_dir, places), folder))
 
 
@@ -331,15 +363,15 @@ def _splits_of_folder(folder: Path, images: Optional[Path]) -> dict[str, list[Pa
         return {ALL: files.images_below(images)}
     lists = {
         files.split_name(file.stem): _paths_in(file, folder)
-        for file in sorted(folder.glob('*.txt'))
+        for file in sorted(folder.glob('*.txt'), reverse=True)  # train before trainval
         if files.split_name(file.stem) and lists_images(file)
     }
     if lists:
         return lists
-    for parent in (folder / 'images', folder):  # images/train or train/images
+    for parent in (files.child(folder, 'images'), folder):  # images/train or train/images
         splits = {
             files.split_name(child.name): _images_in(child)
-            for child in sorted(parent.glob('*'))
+            for child in sorted(parent.glob('*'), reverse=True)
             if child.is_dir() and files.split_name(child.name)
         }
         if any(splits.values()):
