@@ -28,7 +28,7 @@ from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.build_errors import explain_build_errors
 from rtm_kd.utils.checkpoint import check_state_dict, from_mmdet_names, read_checkpoint
 from rtm_kd.utils.config import innermost_dataset
-from rtm_kd.utils.internals import build_training, has_loop
+from rtm_kd.utils.internals import build_training, has_loop, images_per_batch
 
 # Images of a timed step without a GPU, where a whole batch may take a minute.
 _MOST_IMAGES_ON_A_CPU = 4
@@ -166,7 +166,7 @@ def _time_steps(runner: Runner) -> dict[str, Any]:
         teacher.load()
     on_gpu = get_device() != 'cpu'
     loader = runner.train_dataloader
-    whole = loader.batch_size or loader.batch_sampler.batch_size
+    whole = images_per_batch(loader)
     images = whole if on_gpu else min(whole, _MOST_IMAGES_ON_A_CPU)
     dataset = loader.dataset
     dataset.full_init()

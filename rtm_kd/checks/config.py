@@ -16,7 +16,7 @@ from rtm_kd.datasets.coco_format import read_annotations
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
 from rtm_kd.utils.errors import UsageError, first_few
-from rtm_kd.utils.internals import has_loop, unwrap_model
+from rtm_kd.utils.internals import has_loop, images_per_batch, unwrap_model
 
 from .annotations import checked_annotations
 from .images import check_images, name_faulty_images
@@ -253,7 +253,7 @@ def check_batch_size(runner: Runner) -> None:
     if not has_loop(runner, 'train'):
         return
     loader = runner.train_dataloader
-    batch_size = loader.batch_size or loader.batch_sampler.batch_size
+    batch_size = images_per_batch(loader)
     processes = dist.get_world_size()
     if len(loader.dataset) < batch_size * processes:
         of = f' of each of {processes} processes' if processes > 1 else ''
