@@ -46,10 +46,7 @@ def paired_configs(cfg: Config) -> dict[str, Config]:
     hooks.checkpoint = dict(checkpoint, save_last=True)
 
     plain = copy.deepcopy(distilled)
-    preprocessor = plain.model.get('data_preprocessor') or plain.get('data_preprocessor')
     use_student(plain)
-    if preprocessor is not None:
-        plain.model.data_preprocessor = preprocessor
     plain.custom_hooks = [hook for hook in plain.custom_hooks if not ends(hook)]
     keys = (plain.optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys')
     if keys:

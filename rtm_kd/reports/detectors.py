@@ -181,8 +181,6 @@ def _validation_set(work_dir: WorkDir, others: dict[str, ValidationSet]) -> Vali
 def _build_student(cfg: Config) -> nn.Module:
     student = copy.deepcopy(cfg)
     use_student(student)
-    if cfg.get('data_preprocessor') is not None:
-        student.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return MODELS.build(student.model)
 
