@@ -152,7 +152,7 @@ def check_datasets(runner: Runner, *splits: str) -> None:
         _check_image_size(detector, runner, split)
         with checked_annotations(split):
             whole = getattr(runner, f'{split}_dataloader').dataset
-        for dataset in _innermost_datasets(whole):
+        for dataset in innermost_datasets(whole):
             classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
             if classes and hasattr(dataset, 'cat_ids'):
                 _check_classes(dataset, split, classes, detector)
@@ -178,15 +178,21 @@ def check_distilled_steps(runner: Runner) -> list[str]:
     # MMRazor's other algorithms have an architecture as well, and no teacher.
     if distillation is None or distillation.teacher is None:
         return []
-    steps = runner.max_iters
-    if distillation.detach_epoch is not None:
-        steps = min(steps, distillation.detach_epoch * len(runner.train_dataloader))
+    steps = steps_before_detach(runner)
     if steps >= _FEW_STEPS:
         return []
     return [
         f'the run distils for {steps} steps; below about {_FEW_STEPS} connectors have hardly been '
         'learned and a student rarely gains: set a larger max_epochs (docs/method.md)'
     ]
+
+
+def steps_before_detach(runner: Runner) -> int:
+    """Return the steps of a run until its teacher is detached, all if it has none."""
+    distillation = Distillation.of(runner.cfg)
+    if distillation is None or distillation.detach_epoch is None:
+        return runner.max_iters
+    return min(runner.max_iters, distillation.detach_epoch * len(runner.train_dataloader))
 
 
 def _check_image_size(detector: Any, runner: Runner, split: str) -> None:
@@ -204,13 +210,13 @@ def _check_image_size(detector: Any, runner: Runner, split: str) -> None:
         )
 
 
-def _innermost_datasets(dataset: Any) -> Iterator[Any]:
+def innermost_datasets(dataset: Any) -> Iterator[Any]:
     """Yield the datasets that wrappers such as RepeatDataset and ConcatDataset are around."""
     parts = [dataset.dataset] if hasattr(dataset, 'dataset') else getattr(dataset, 'datasets', None)
     if parts is None:
         yield dataset
     for part in parts or ():
-        yield from _innermost_datasets(part)
+        yield from innermost_datasets(part)
 
 
 def _check_classes(dataset: Any, split: str, classes: tuple, detector: Any) -> None:
