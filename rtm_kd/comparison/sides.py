@@ -13,7 +13,7 @@ from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.models.distillation import Distillation, ends, use_student
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.checkpoint import STUDENT_PREFIX
-from rtm_kd.utils.config import bare_type, innermost_dataset
+from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
 
 SIDES = ('plain', 'distilled')
 _CONTENT = 'content of the '
@@ -99,8 +99,8 @@ def fingerprint(configs: dict[str, Config], amp: bool) -> dict[str, str]:
     files = dict(
         teacher_ckpt=distilled.model.get('teacher_ckpt'), load_from=distilled.get('load_from')
     )
-    for split in ('train', 'val'):
-        dataset = innermost_dataset(distilled[f'{split}_dataloader'].dataset)
+    for split in ('train', 'val', 'test'):
+        dataset = innermost_dataset(get_value(distilled, f'{split}_dataloader.dataset', {}))
         parts = dataset.get('data_root') or '', dataset.get('ann_file') or ''
         files[f'{split} annotations'] = os.path.join(*parts)
     for what, path in files.items():
