@@ -39,11 +39,13 @@ def paired_configs(cfg: Config) -> dict[str, Config]:
     distilled.resume = False
     distilled.custom_hooks = [*(distilled.get('custom_hooks') or [])]
     hooks = distilled.setdefault('default_hooks', ConfigDict())
-    # The last epoch's checkpoint is compared, even if the config selects others.
     checkpoint = hooks.get('checkpoint') or dict(
         type='CheckpointHook', interval=cfg.train_cfg.max_epochs
     )
-    hooks.checkpoint = dict(checkpoint, save_last=True)
+    # The last epoch's checkpoint is compared, even if the config selects others, and a run resumes
+    # from its work dir.
+    own = {k: v for k, v in checkpoint.items() if k not in ('save_optimizer', 'out_dir')}
+    hooks.checkpoint = dict(own, save_last=True)
 
     plain = copy.deepcopy(distilled)
     use_student(plain)

@@ -171,6 +171,21 @@ def test_the_newest_checkpoint_is_found_without_last_checkpoint_and_in_a_moved_f
     assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_9.pth')
 
 
+def test_the_newest_checkpoint_is_found_where_the_checkpoint_hook_saves(tmp_path):
+    """CheckpointHook(out_dir=...) notes it in the work dir and saves elsewhere."""
+    work_dir, out_dir = tmp_path / 'run', tmp_path / 'out/run'
+    for folder in (work_dir, out_dir):
+        folder.mkdir(parents=True)
+    state = dict(state_dict=dict(w=torch.ones(1)), optimizer={}, meta=dict(iter=1))
+    torch.save(state, out_dir / 'epoch_1.pth')
+    (out_dir / 'epoch_2.pth').write_bytes(b'cut off')
+    (work_dir / 'last_checkpoint').write_text(str(out_dir / 'epoch_2.pth'))
+    assert newest_checkpoint(str(work_dir)) == str(out_dir / 'epoch_1.pth')
+    # A copy of a work dir uses its own.
+    torch.save(state, work_dir / 'epoch_2.pth')
+    assert newest_checkpoint(str(work_dir)) == str(work_dir / 'epoch_2.pth')
+
+
 class _Pictures(list):
     def get_data_info(self, index):
         return dict(width=64, height=64)

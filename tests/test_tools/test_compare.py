@@ -39,7 +39,7 @@ from rtm_kd.comparison.statistics import paired_difference
 from rtm_kd.comparison.summary import summarise
 from rtm_kd.engine.hooks import RunRecordHook
 from rtm_kd.models.distillers import ConfigurableDistiller
-from rtm_kd.registry import MODELS
+from rtm_kd.registry import HOOKS, MODELS
 from rtm_kd.utils import load_config
 from rtm_kd.utils.files import locked
 
@@ -169,6 +169,16 @@ def test_the_optimizer_finds_the_students_parameters_under_their_own_names(kd_co
     configs = paired_configs(cfg)
     keys = {side: [*configs[side].optim_wrapper.paramwise_cfg.custom_keys] for side in SIDES}
     assert keys == dict(plain=['backbone'], distilled=['architecture.backbone'])
+
+
+def test_a_comparison_resumes_and_finds_its_checkpoints_whatever_the_config_saves(
+    kd_config, options
+):
+    for name, value in dict(save_optimizer=False, out_dir='elsewhere', save_last=False).items():
+        options[f'default_hooks.checkpoint.{name}'] = value
+    for cfg in paired_configs(load_config(kd_config, options)).values():
+        hook = HOOKS.build(cfg.default_hooks.checkpoint)
+        assert (hook.save_optimizer, hook.out_dir, hook.save_last) == (True, None, True)
 
 
 def drawing_distiller(self, student_records, teacher_records, *args):
