@@ -25,6 +25,7 @@ from rtm_kd.utils.checkpoint import (
     check_state_dict,
     from_mmdet_names,
 )
+from rtm_kd.utils.config import bare_type
 from rtm_kd.utils.errors import RunError, UsageError, process_rank
 from rtm_kd.utils.files import locked
 from rtm_kd.utils.internals import unwrap_model
@@ -50,14 +51,14 @@ def enable_amp(cfg: Config) -> None:
         ValueError: If the config has another kind of optimizer wrapper.
     """
     wrapper = cfg.optim_wrapper
-    kind = wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    kind = bare_type(wrapper) or 'OptimWrapper'
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'CpuAmpOptimWrapper'):
         raise UsageError(f'--amp needs optim_wrapper.type="OptimWrapper", got "{kind}"')
     if get_device() == 'cpu':
         wrapper.type = 'rtm_kd.CpuAmpOptimWrapper'
         for name in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(name, None)
-    elif kind == 'OptimWrapper':
+    elif kind != 'AmpOptimWrapper':
         wrapper.type = 'AmpOptimWrapper'
         wrapper.loss_scale = 'dynamic'
 
