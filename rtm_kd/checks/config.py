@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from rtm_kd.datasets.coco_format import read_annotations
 from rtm_kd.models.distillation import Distillation
-from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
+from rtm_kd.utils.config import bare_type, evaluators_of, get_value, innermost_dataset
 from rtm_kd.utils.errors import UsageError, first_few
 from rtm_kd.utils.internals import has_loop, images_per_batch, unwrap_model
 
@@ -110,8 +110,7 @@ def check_data_files(cfg: Config, *splits: str) -> None:
         root = dataset.get('data_root') or ''
         remedy = f'is missing; {COCO_REMEDY}'
         _check_exists(f'{split} annotation file', root, dataset.get('ann_file') or None, remedy)
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for evaluator in evaluators_of(cfg, split):
             _check_exists(
                 f'file of the {split} evaluator',
                 '',

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from rtm_kd.engine.runs import build_test_runner, testing_config
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.checkpoint import class_names, read_checkpoint, student_state_dict
-from rtm_kd.utils.config import bare_type
+from rtm_kd.utils.config import bare_type, evaluators_of
 from rtm_kd.utils.internals import ground_truth_of
 
 #: Metric -> its label.
@@ -118,8 +118,7 @@ def writing_evaluator(cfg: Config, split: str, prefix: str) -> list[dict]:
     for part in (f'{split}_dataloader', f'{split}_evaluator'):
         if not cfg.get(part):
             raise UsageError(f'the config has no {part}, and so nothing to compare on')
-    evaluators = copy.deepcopy(cfg[f'{split}_evaluator'])
-    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+    evaluators = copy.deepcopy(evaluators_of(cfg, split))
     coco = [e for e in evaluators if bare_type(e) == 'CocoMetric']
     if not coco:
         names = [e.get('type') for e in evaluators]

@@ -34,6 +34,12 @@ def bare_type(cfg: Any) -> str:
     return str(getattr(kind, '__name__', kind or '')).split('.')[-1]
 
 
+def evaluators_of(cfg: Config, split: str) -> list:
+    """Return the configs of a split's metrics, of which a config has one or a list."""
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    return [*evaluators] if isinstance(evaluators, list) else [evaluators]
+
+
 def innermost_dataset(dataset: Any) -> Any:
     """Return the dataset inside wrappers such as RepeatDataset, built or as a config."""
     is_cfg = isinstance(dataset, dict)
