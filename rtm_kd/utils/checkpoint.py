@@ -225,6 +225,14 @@ def check_state_dict(
         )
 
 
+def load_detector(model: nn.Module, state_dict: dict[str, torch.Tensor], checkpoint: str) -> None:
+    """Load all weights of a detector, which may have MMDetection's names, or raise UsageError."""
+    expected = model.state_dict()
+    state_dict = from_mmdet_names(state_dict, expected)
+    check_state_dict(state_dict, expected, checkpoint, 'the model of the config')
+    model.load_state_dict(state_dict)
+
+
 def _shape(value: Any) -> Union[tuple, str]:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else 'no tensor'
 
