@@ -156,6 +156,7 @@ def test_options_reach_the_values_computed_from_them(kd_config):
         ('epochs = 100\nepochs *= 2', dict(epochs=30), dict(epochs=30)),
         ('def f():\n    epochs = 3\n    return epochs\nend = f()', dict(end=2), dict(end=2)),
         ('for epochs in (1, 2):\n    pass', dict(epochs=5), dict(epochs=5)),
+        ('if False:\n    load_from = 1', dict(load_from='a'), dict(load_from='a')),
     ],
 )
 def test_an_option_replaces_a_name_however_the_config_assigns_it(tmp_path, text, options, expected):

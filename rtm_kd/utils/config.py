@@ -84,7 +84,7 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
                 f'--cfg-options: the config {filename} has no "{top}"' + near_misses(top, known)
             )
     for name, value in options.items():
-        if name not in replaced:
+        if name not in replaced or name not in cfg:
             try:
                 cfg.merge_from_dict({name: value})
             except (KeyError, TypeError) as error:
