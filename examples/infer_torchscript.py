@@ -13,22 +13,27 @@ import torch
 from PIL import Image, ImageOps
 
 
-def letterbox(path: str, about: dict) -> tuple[np.ndarray, float, list[int]]:
+def letterbox(path: str, about: dict) -> tuple[np.ndarray, list[float], list[int]]:
     """Resize and pad a photograph as the exported file describes it.
 
     Returns:
-        tuple: The image, uint8 (3, height, width) in RGB; the factor it was scaled by; the pixels
-        added above, below, on the left and on the right.
+        tuple: The image, uint8 (3, height, width) in RGB; the factors that its width and height
+        were scaled by; the pixels added above, below, on the left and on the right.
     """
-    (width, height), (left, top) = about['input_size'], about['centering']
+    width, height = about['input_size']
     with Image.open(path) as file:
         photo = ImageOps.exif_transpose(file).convert('RGB')
+    if about['resizing'] == 'stretched':
+        image = photo.resize((width, height), Image.BILINEAR)
+        scales = [width / photo.width, height / photo.height]
+        return np.asarray(image).transpose(2, 0, 1), scales, [0, 0, 0, 0]
+    left, top = about['centering']
     scale = min(width / photo.width, height / photo.height)
     x, y = width - round(photo.width * scale), height - round(photo.height * scale)
     colour = tuple(about['padding_colour'])
     image = ImageOps.pad(photo, (width, height), Image.BILINEAR, colour, (left, top))
     padding = [round(y * top), y - round(y * top), round(x * left), x - round(x * left)]
-    return np.asarray(image).transpose(2, 0, 1), scale, padding
+    return np.asarray(image).transpose(2, 0, 1), [scale, scale], padding
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,10 +52,10 @@ def main() -> None:
     # A CPU has no fast float16: a file of --half runs there in float32.
     model = torch.jit.load(args.model, map_location='cpu', _extra_files=files).float()
     about = json.loads(files['metadata.json'])
-    image, scale, padding = letterbox(args.photo, about)
+    image, scales, padding = letterbox(args.photo, about)
     _, boxes, scores, labels = model(
         torch.from_numpy(image[None].copy()),
-        torch.tensor([[scale, scale]]),
+        torch.tensor([scales]),
         torch.tensor([padding]),
     )
     detected = (scores[0] >= args.score) & (labels[0] >= 0)

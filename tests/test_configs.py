@@ -142,6 +142,34 @@ def test_options_reach_the_values_computed_from_them(kd_config):
     assert losses.loss_pkd_fpn1.tau == 1.0
 
 
+@pytest.mark.parametrize(
+    'text, options, expected',
+    [
+        ('epochs: int = 300\nend = epochs', dict(epochs=3), dict(epochs=3, end=3)),
+        ('if True:\n    size = (64, 64)\nscale = size', dict(size=[32, 32]), dict(scale=(32, 32))),
+        (
+            'lr = base_lr = 0.1\nend = base_lr',
+            dict(base_lr=0.2),
+            dict(lr=0.1, base_lr=0.2, end=0.2),
+        ),
+        ('width, height = 64, 64\nsize = height', dict(height=32), dict(width=64, size=32)),
+        ('epochs = 100\nepochs *= 2', dict(epochs=30), dict(epochs=30)),
+        ('def f():\n    epochs = 3\n    return epochs\nend = f()', dict(end=2), dict(end=2)),
+        ('for epochs in (1, 2):\n    pass', dict(epochs=5), dict(epochs=5)),
+        ('if False:\n    load_from = 1', dict(load_from='a'), dict(load_from='a')),
+    ],
+)
+def test_an_option_replaces_a_name_however_the_config_assigns_it(tmp_path, text, options, expected):
+    (tmp_path / 'own.py').write_text(text)
+    cfg = load_config(str(tmp_path / 'own.py'), options)
+    assert {name: cfg[name] for name in expected} == expected
+
+
+def test_an_option_reaches_a_config_in_json(tmp_path):
+    (tmp_path / 'own.json').write_text('{"max_epochs": 300}')
+    assert load_config(str(tmp_path / 'own.json'), dict(max_epochs=3)).max_epochs == 3
+
+
 def test_a_student_sees_its_teachers_augmentation():
     """Mixup of every image: a milder one harms a distillation (docs/own_data.md)."""
     files = sorted(map(str, (ROOT / 'configs/custom_dataset').glob('*.py')))

@@ -18,7 +18,13 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from rtm_kd.checks.config import check_data_files, check_distilled_steps, check_values
+from rtm_kd.checks.config import (
+    check_data_files,
+    check_distilled_steps,
+    check_values,
+    innermost_datasets,
+    steps_before_detach,
+)
 from rtm_kd.checks.pipelines import check_pipelines
 from rtm_kd.engine import runs
 from rtm_kd.engine.hooks.run_record_hook import peak_memory
@@ -28,7 +34,7 @@ from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.build_errors import explain_build_errors
 from rtm_kd.utils.checkpoint import check_state_dict, from_mmdet_names, read_checkpoint
 from rtm_kd.utils.config import innermost_dataset
-from rtm_kd.utils.internals import build_training, has_loop
+from rtm_kd.utils.internals import build_training, has_loop, images_per_batch
 
 # Images of a timed step without a GPU, where a whole batch may take a minute.
 _MOST_IMAGES_ON_A_CPU = 4
@@ -140,19 +146,27 @@ def _teacher_map(
     expected = runner.model.state_dict()
     content = from_mmdet_names(read_checkpoint(checkpoint)['state_dict'], expected)
     head = [name for name in expected if name.startswith('bbox_head.')]
-    if any(name not in content or content[name].shape != expected[name].shape for name in head):
+    subset = runner.test_dataloader.dataset
+    classes = subset.metainfo.get('classes') or ()
+    number = getattr(getattr(runner.model, 'bbox_head', None), 'num_classes', len(classes))
+    if (classes and number != len(classes)) or any(
+        name not in content or content[name].shape != expected[name].shape for name in head
+    ):
         say('the teacher has other classes or another head, so its mAP is unknown')
         return None
     check_state_dict(content, expected, checkpoint, 'the teacher')
     runner.model.load_state_dict(content)
-    subset = runner.test_dataloader.dataset
     for metric in runner.test_evaluator.metrics:
         # Otherwise all other images would count as images without detections.
         metric.img_ids = [subset.get_data_info(index)['img_id'] for index in range(len(subset))]
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         metrics = runner.test()
-    # COCO's metric has none if nothing was detected.
-    score = next((value for name, value in metrics.items() if name.endswith('bbox_mAP')), 0.0)
+    # COCO's metric has none at all if nothing was detected.
+    found = [value for name, value in metrics.items() if name.endswith('mAP')] if metrics else [0.0]
+    if not found:
+        say("val_evaluator gives no mAP, so the teacher's is unknown")
+        return None
+    score = metrics.get('coco/bbox_mAP', found[0])
     say(f'teacher: mAP {score:.3f} on {len(subset)} validation images')
     return score
 
@@ -166,7 +180,7 @@ def _time_steps(runner: Runner) -> dict[str, Any]:
         teacher.load()
     on_gpu = get_device() != 'cpu'
     loader = runner.train_dataloader
-    whole = loader.batch_size or loader.batch_sampler.batch_size
+    whole = images_per_batch(loader)
     images = whole if on_gpu else min(whole, _MOST_IMAGES_ON_A_CPU)
     dataset = loader.dataset
     dataset.full_init()
@@ -252,21 +266,17 @@ def effective_share_of_images(features: torch.Tensor) -> float:
 
 def _cache_mb(loader: DataLoader) -> float:
     """Return the size of the images that transforms will cache in all loading processes, in MB."""
-    dataset = innermost_dataset(loader.dataset)
     size = 0.0
-    for transform in getattr(dataset.pipeline, 'transforms', []):
-        kept = getattr(transform, 'results_cache', None)
-        if kept:
-            mean = sum(results['img'].nbytes for results in kept) / len(kept)
-            size += mean * min(transform.max_cached_images, len(dataset))
+    for dataset in innermost_datasets(loader.dataset):
+        for transform in getattr(dataset.pipeline, 'transforms', []):
+            kept = getattr(transform, 'results_cache', None)
+            if kept:
+                mean = sum(results['img'].nbytes for results in kept) / len(kept)
+                size += mean * min(transform.max_cached_images, len(dataset))
     return size * max(loader.num_workers, 1) / 2**20
 
 
 def _hours(runner: Runner, step: dict[str, float]) -> float:
-    epochs = runner.max_epochs
-    distillation = Distillation.of(runner.cfg)
-    detach = distillation.detach_epoch if distillation else None
-    detach = epochs if detach is None else min(epochs, detach)
-    steps = len(runner.train_dataloader)
-    seconds = steps * (detach * step['distilling'] + (epochs - detach) * step['detached'])
+    steps = steps_before_detach(runner)
+    seconds = steps * step['distilling'] + (runner.max_iters - steps) * step['detached']
     return seconds / 3600

@@ -21,8 +21,8 @@ from rtm_kd.registry import DATASETS, MODELS
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.build_errors import explain_build_errors
 from rtm_kd.utils.checkpoint import (
-    check_state_dict,
     class_names,
+    load_detector,
     read_checkpoint,
     student_state_dict,
 )
@@ -91,13 +91,12 @@ def export(
 def _network(
     model: BaseModel, format: str, facts: dict[str, Any], half: bool, with_nms: bool, dynamic: bool
 ) -> bytes:
-    size = facts['input_size']
-    if any(side % 32 for side in size):
+    size, network = facts['input_size'], DetectionNetwork(model, half)
+    if any(side % network.stride for side in size):
         raise UsageError(
             f'the config tests on images of {size[0]}x{size[1]} pixels, and the network needs '
-            'multiples of 32; change the size in its test_pipeline'
+            f'multiples of {network.stride}; change the size in its test_pipeline'
         )
-    network = DetectionNetwork(model, half)
     selection = None
     if with_nms:
         head = model.bbox_head
@@ -134,8 +133,7 @@ def load_student(
     scope = cfg.get('default_scope') or 'mmengine'
     with DefaultScope.overwrite_default_scope(scope), explain_build_errors():
         model = MODELS.build(cfg.model).eval()
-    check_state_dict(state_dict, model.state_dict(), checkpoint, 'the model of the config')
-    model.load_state_dict(state_dict)
+    load_detector(model, state_dict, checkpoint)
     return cfg, model, content
 
 
@@ -190,7 +188,8 @@ def describe(
 
 
 def _classes(cfg: Config, model: BaseModel, content: dict[str, Any]) -> list[str]:
-    number = model.bbox_head.num_classes
+    # A two-stage detector has a roi_head.
+    number = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
     dataset = innermost_dataset(get_value(cfg, 'test_dataloader.dataset', {}))
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         kind = registry.get(str(dataset.get('type')))
@@ -200,11 +199,12 @@ def _classes(cfg: Config, model: BaseModel, content: dict[str, Any]) -> list[str
         getattr(kind, 'METAINFO', None),
     ):
         names = class_names(metainfo)
-        if names is not None and len(names) == number:
+        if names is not None and number in (None, len(names)):
             return names
     raise UsageError(
-        f'the model has {number} classes, and neither the checkpoint nor the config has as many '
-        'names for them; set metainfo=dict(classes=(...)) in the dataset of test_dataloader'
+        'neither the checkpoint nor the config has names for the '
+        f'{"" if number is None else f"{number} "}classes of the model; set '
+        'metainfo=dict(classes=(...)) in the dataset of test_dataloader'
     )
 
 

@@ -12,7 +12,7 @@ from rtm_kd.engine.runs import build_test_runner, log_run_errors, set_work_dir
 from rtm_kd.models.distillation import use_student
 from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.checkpoint import read_checkpoint, student_state_dict
-from rtm_kd.utils.config import innermost_dataset
+from rtm_kd.utils.config import bare_type, evaluators_of, get_value, innermost_dataset
 from rtm_kd.utils.files import check_can_write
 
 
@@ -48,14 +48,25 @@ def test(
         if not out.endswith(('.pkl', '.pickle')):
             raise UsageError(f'--out must end in .pkl or .pickle, got {out}')
         check_can_write(Path(out), '--out')
+    if (show or show_dir) and not get_value(cfg, 'default_hooks.visualization'):
+        raise UsageError(
+            '--show and --show-dir need a default_hooks.visualization in the config, such as '
+            'dict(type="mmdet.DetVisualizationHook")'
+        )
+    if json_prefix is not None:
+        evaluators = evaluators_of(cfg, 'test')
+        writing = [e for e in evaluators if bare_type(e).startswith(('Coco', 'LVIS'))]
+        if not writing:
+            names = [e.get('type') for e in evaluators]
+            raise UsageError(f'--json-prefix needs a CocoMetric, and the config has {names}')
+        for evaluator in writing:
+            evaluator.update(format_only=True, outfile_prefix=json_prefix)
     check_data_files(cfg, 'test')
     state_dict = student_state_dict(read_checkpoint(checkpoint)['state_dict'])
     use_student(cfg)
     if show or show_dir:
         visualizer = ConfigDict(show=show, show_dir=show_dir, wait_time=wait_time)
         cfg = trigger_visualization_hook(cfg, visualizer)
-    if json_prefix is not None:
-        cfg.test_evaluator.update(format_only=True, outfile_prefix=json_prefix)
     if tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
             raise UsageError('--tta needs tta_model and tta_pipeline in the config')

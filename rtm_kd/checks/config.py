@@ -14,9 +14,9 @@ from mmengine.runner import Runner
 
 from rtm_kd.datasets.coco_format import read_annotations
 from rtm_kd.models.distillation import Distillation
-from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
+from rtm_kd.utils.config import bare_type, evaluators_of, get_value, innermost_dataset
 from rtm_kd.utils.errors import UsageError, first_few
-from rtm_kd.utils.internals import has_loop, unwrap_model
+from rtm_kd.utils.internals import has_loop, images_per_batch, unwrap_model
 
 from .annotations import checked_annotations
 from .images import check_images, name_faulty_images
@@ -110,8 +110,7 @@ def check_data_files(cfg: Config, *splits: str) -> None:
         root = dataset.get('data_root') or ''
         remedy = f'is missing; {COCO_REMEDY}'
         _check_exists(f'{split} annotation file', root, dataset.get('ann_file') or None, remedy)
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for evaluator in evaluators_of(cfg, split):
             _check_exists(
                 f'file of the {split} evaluator',
                 '',
@@ -152,7 +151,7 @@ def check_datasets(runner: Runner, *splits: str) -> None:
         _check_image_size(detector, runner, split)
         with checked_annotations(split):
             whole = getattr(runner, f'{split}_dataloader').dataset
-        for dataset in _innermost_datasets(whole):
+        for dataset in innermost_datasets(whole):
             classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
             if classes and hasattr(dataset, 'cat_ids'):
                 _check_classes(dataset, split, classes, detector)
@@ -178,15 +177,21 @@ def check_distilled_steps(runner: Runner) -> list[str]:
     # MMRazor's other algorithms have an architecture as well, and no teacher.
     if distillation is None or distillation.teacher is None:
         return []
-    steps = runner.max_iters
-    if distillation.detach_epoch is not None:
-        steps = min(steps, distillation.detach_epoch * len(runner.train_dataloader))
+    steps = steps_before_detach(runner)
     if steps >= _FEW_STEPS:
         return []
     return [
         f'the run distils for {steps} steps; below about {_FEW_STEPS} connectors have hardly been '
         'learned and a student rarely gains: set a larger max_epochs (docs/method.md)'
     ]
+
+
+def steps_before_detach(runner: Runner) -> int:
+    """Return the steps of a run until its teacher is detached, all if it has none."""
+    distillation = Distillation.of(runner.cfg)
+    if distillation is None or distillation.detach_epoch is None:
+        return runner.max_iters
+    return min(runner.max_iters, distillation.detach_epoch * len(runner.train_dataloader))
 
 
 def _check_image_size(detector: Any, runner: Runner, split: str) -> None:
@@ -204,13 +209,13 @@ def _check_image_size(detector: Any, runner: Runner, split: str) -> None:
         )
 
 
-def _innermost_datasets(dataset: Any) -> Iterator[Any]:
+def innermost_datasets(dataset: Any) -> Iterator[Any]:
     """Yield the datasets that wrappers such as RepeatDataset and ConcatDataset are around."""
     parts = [dataset.dataset] if hasattr(dataset, 'dataset') else getattr(dataset, 'datasets', None)
     if parts is None:
         yield dataset
     for part in parts or ():
-        yield from _innermost_datasets(part)
+        yield from innermost_datasets(part)
 
 
 def _check_classes(dataset: Any, split: str, classes: tuple, detector: Any) -> None:
@@ -253,7 +258,7 @@ def check_batch_size(runner: Runner) -> None:
     if not has_loop(runner, 'train'):
         return
     loader = runner.train_dataloader
-    batch_size = loader.batch_size or loader.batch_sampler.batch_size
+    batch_size = images_per_batch(loader)
     processes = dist.get_world_size()
     if len(loader.dataset) < batch_size * processes:
         of = f' of each of {processes} processes' if processes > 1 else ''

@@ -19,6 +19,7 @@ from rtm_kd.utils import UsageError, load_config
 from rtm_kd.utils.errors import first_few
 from rtm_kd.utils.files import locked, write_text
 
+from .evaluation import writing_evaluator
 from .processes import run_module, sigterm_raises
 from .progress import Progress, state
 from .records import RunRecords, read_json, read_run, write_json
@@ -69,6 +70,7 @@ def compare(
     cfg = load_config(config, cfg_options)
     check_values(cfg)
     configs = paired_configs(cfg)
+    writing_evaluator(cfg, split, '')
     check_data_files(cfg, 'train', 'val', split)
     checkpoint = Distillation.of(cfg).teacher_file
     if checkpoint and not os.path.isfile(checkpoint):
@@ -182,8 +184,7 @@ class _Comparison:
             self._check_pair(seed)
             result = self._read(seed, side).result['metrics']
             scores = ', '.join(
-                f'{kind} mAP ' + ('none' if m['mAP'] is None else f'{m["mAP"]:.3f}')
-                for kind, m in result.items()
+                f'{kind} mAP {metrics["mAP"]:.3f}' for kind, metrics in result.items()
             )
             self.progress.print(f'{name}: done, {scores}')
         return {side: [self._read(seed, side) for seed in range(self.seeds)] for side in SIDES}

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from rtm_kd.engine.runs import build_test_runner, testing_config
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.checkpoint import class_names, read_checkpoint, student_state_dict
-from rtm_kd.utils.config import bare_type
+from rtm_kd.utils.config import bare_type, evaluators_of
 from rtm_kd.utils.internals import ground_truth_of
 
 #: Metric -> its label.
@@ -46,11 +46,11 @@ def evaluate(cfg: Config, checkpoint: str, split: str, work_dir: str) -> dict[st
         ``'images'``: their number.
 
     Raises:
-        UsageError: If weights, classes and data don't fit, or there is no CocoMetric.
+        UsageError: If weights, classes and data don't fit, there is no CocoMetric, or no object.
     """
+    evaluator = writing_evaluator(cfg, split, os.path.join(work_dir, split))
     cfg = testing_config(cfg, split)
-    cfg.work_dir, cfg.launcher = work_dir, 'none'
-    cfg.test_evaluator = _writing(cfg.test_evaluator, os.path.join(work_dir, split))
+    cfg.work_dir, cfg.launcher, cfg.test_evaluator = work_dir, 'none', evaluator
     content = read_checkpoint(checkpoint)
     runner = build_test_runner(cfg, student_state_dict(content['state_dict']), checkpoint)
     learned = class_names(content.get('meta', {}).get('dataset_meta'))
@@ -64,6 +64,8 @@ def evaluate(cfg: Config, checkpoint: str, split: str, work_dir: str) -> dict[st
     runner.test()
     kinds = [kind for kind in metric.metrics if kind in ('bbox', 'segm')]
     found = {kind: average_precisions(metric, kind) for kind in kinds}
+    if any(values['mAP'] is None for values in found.values()):
+        raise UsageError(f'the {split} annotations have no object of one of the classes')
     return dict(metrics=found, images=len(runner.test_dataloader.dataset))
 
 
@@ -107,9 +109,16 @@ def _mean(precision: np.ndarray) -> Optional[float]:
     return float(precision.mean()) if precision.size else None
 
 
-def _writing(evaluators: Any, prefix: str) -> list[dict]:
-    """Return the config of the CocoMetric among some evaluators, with a file to write to."""
-    evaluators = copy.deepcopy(evaluators if isinstance(evaluators, list) else [evaluators])
+def writing_evaluator(cfg: Config, split: str, prefix: str) -> list[dict]:
+    """Return the config of the CocoMetric of a split, with a file to write to.
+
+    Raises:
+        UsageError: If there is none, or no data.
+    """
+    for part in (f'{split}_dataloader', f'{split}_evaluator'):
+        if not cfg.get(part):
+            raise UsageError(f'the config has no {part}, and so nothing to compare on')
+    evaluators = copy.deepcopy(evaluators_of(cfg, split))
     coco = [e for e in evaluators if bare_type(e) == 'CocoMetric']
     if not coco:
         names = [e.get('type') for e in evaluators]

@@ -54,8 +54,11 @@ class RunRecords:
     def curve(self, kind: str) -> list[tuple[int, float]]:
         """Return (epoch, val mAP) of ``'bbox'`` or ``'segm'``."""
         return [
-            (epoch, next(v for k, v in metrics.items() if k.endswith(f'{kind}_mAP')))
+            (epoch, value)
             for epoch, metrics in sorted(self.evaluations.items())
+            # CocoMetric gives nothing if nothing was detected.
+            for name, value in metrics.items()
+            if name.endswith(f'{kind}_mAP')
         ]
 
 

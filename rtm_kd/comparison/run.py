@@ -19,6 +19,7 @@ from rtm_kd.apis.train import train
 from rtm_kd.utils import UsageError, load_config, report_usage_errors
 from rtm_kd.utils.checkpoint import newest_checkpoint, read_checkpoint, student_state_dict
 from rtm_kd.utils.environment import machine, versions
+from rtm_kd.utils.internals import images_per_batch
 
 from .evaluation import evaluate
 from .records import TRAINED, read_json, write_json
@@ -68,7 +69,7 @@ def _train(config: str, work_dir: Path, seed: int, amp: bool) -> str:
             checkpoint=os.path.basename(checkpoint),
             checkpoint_bytes=os.path.getsize(checkpoint),
             student_bytes=student.tell(),
-            batch_size=runner.train_dataloader.batch_sampler.batch_size,
+            batch_size=images_per_batch(runner.train_dataloader),
             gpu=torch.cuda.is_available(),
             machine=machine(),
             versions=versions(),

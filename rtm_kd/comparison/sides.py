@@ -13,7 +13,7 @@ from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.models.distillation import Distillation, ends, use_student
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.checkpoint import STUDENT_PREFIX
-from rtm_kd.utils.config import bare_type, innermost_dataset
+from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
 
 SIDES = ('plain', 'distilled')
 _CONTENT = 'content of the '
@@ -39,17 +39,16 @@ def paired_configs(cfg: Config) -> dict[str, Config]:
     distilled.resume = False
     distilled.custom_hooks = [*(distilled.get('custom_hooks') or [])]
     hooks = distilled.setdefault('default_hooks', ConfigDict())
-    # The last epoch's checkpoint is compared, even if the config selects others.
     checkpoint = hooks.get('checkpoint') or dict(
         type='CheckpointHook', interval=cfg.train_cfg.max_epochs
     )
-    hooks.checkpoint = dict(checkpoint, save_last=True)
+    # The last epoch's checkpoint is compared, even if the config selects others, and a run resumes
+    # from its work dir.
+    own = {k: v for k, v in checkpoint.items() if k not in ('save_optimizer', 'out_dir')}
+    hooks.checkpoint = dict(own, save_last=True)
 
     plain = copy.deepcopy(distilled)
-    preprocessor = plain.model.get('data_preprocessor') or plain.get('data_preprocessor')
     use_student(plain)
-    if preprocessor is not None:
-        plain.model.data_preprocessor = preprocessor
     plain.custom_hooks = [hook for hook in plain.custom_hooks if not ends(hook)]
     keys = (plain.optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys')
     if keys:
@@ -102,8 +101,8 @@ def fingerprint(configs: dict[str, Config], amp: bool) -> dict[str, str]:
     files = dict(
         teacher_ckpt=distilled.model.get('teacher_ckpt'), load_from=distilled.get('load_from')
     )
-    for split in ('train', 'val'):
-        dataset = innermost_dataset(distilled[f'{split}_dataloader'].dataset)
+    for split in ('train', 'val', 'test'):
+        dataset = innermost_dataset(get_value(distilled, f'{split}_dataloader.dataset', {}))
         parts = dataset.get('data_root') or '', dataset.get('ann_file') or ''
         files[f'{split} annotations'] = os.path.join(*parts)
     for what, path in files.items():

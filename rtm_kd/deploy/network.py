@@ -94,6 +94,8 @@ class DetectionNetwork(nn.Module):
         self.num_classes = model.bbox_head.num_classes
         self.bbox_coder = model.bbox_head.bbox_coder
         self.strides = [float(stride) for stride in model.bbox_head.featmap_strides]
+        # A head may leave the coarsest level of its neck out.
+        self.stride = max(32, *map(int, self.strides))
         for level, base in enumerate(_base_priors(model.bbox_head.prior_generator)):
             self.register_buffer(f'base_priors_{level}', base.float())
         model.to(self.dtype)
@@ -107,7 +109,7 @@ class DetectionNetwork(nn.Module):
         """Compute boxes and scores.
 
         Args:
-            images (Tensor): uint8 of shape (N, 3, H, W), in RGB; H and W multiples of 32.
+            images (Tensor): uint8 of shape (N, 3, H, W), in RGB; H and W multiples of ``stride``.
 
         Returns:
             tuple[Tensor, Tensor]: For each of P priors the box as x1, y1, x2, y2 in pixels of

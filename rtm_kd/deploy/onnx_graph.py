@@ -171,7 +171,7 @@ def to_onnx(
         warnings.simplefilter('ignore')
         torch.onnx.export(
             program,
-            (example_images(),),
+            (example_images(network),),
             file,
             input_names=['images'],
             output_names=candidates,

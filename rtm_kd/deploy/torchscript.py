@@ -28,7 +28,7 @@ def to_torchscript(
         ValueError: If this torch can't run the network, for example in float16.
     """
     height, width = (0, 0) if dynamic else input_size[::-1]
-    detector = _Candidates(traced(network), height, width)
+    detector = _Candidates(traced(network), height, width, network.stride)
     if selection is not None:
         detector = Detector(detector, selection)
     with warnings.catch_warnings():
@@ -49,9 +49,9 @@ def to_torchscript(
 class _Candidates(nn.Module):
     """A traced network that refuses images of unsuitable shape."""
 
-    def __init__(self, network: Any, height: int, width: int) -> None:
+    def __init__(self, network: Any, height: int, width: int, stride: int) -> None:
         super().__init__()
-        self.network, self.height, self.width = network, height, width
+        self.network, self.height, self.width, self.stride = network, height, width, stride
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if images.dim() != 4 or images.dtype != torch.uint8:
@@ -62,9 +62,10 @@ class _Candidates(nn.Module):
                 f'expected images of height {self.height} and width {self.width}, got '
                 f'{size[0]} and {size[1]}; export with --dynamic for other sizes'
             )
-        if size[0] % 32 != 0 or size[1] % 32 != 0:
+        if size[0] % self.stride != 0 or size[1] % self.stride != 0:
             raise ValueError(
-                f'expected height and width to be multiples of 32, got {size[0]} and {size[1]}'
+                f'expected height and width to be multiples of {self.stride}, got {size[0]} and '
+                f'{size[1]}'
             )
         return self.network(images)
 

@@ -17,7 +17,7 @@ def traced(network: DetectionNetwork) -> Any:
         ValueError: If this torch can't compute it on a CPU in the network's precision, or an
             ordinary image exceeds the range of float16.
     """
-    example = example_images()
+    example = example_images(network)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             # About assertions that a trace leaves out, and about torch's newer formats.
@@ -38,10 +38,11 @@ def traced(network: DetectionNetwork) -> Any:
     return program
 
 
-def example_images() -> torch.Tensor:
-    """Return an image of noise, uint8 of shape (1, 3, 64, 96).
+def example_images(network: DetectionNetwork) -> torch.Tensor:
+    """Return an image of noise that a network takes, uint8 of shape (1, 3, 64, 96) or larger.
 
     Small because float16 on a CPU is slow, and not square so that height and width differ.
     """
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(256, (1, 3, 64, 96), generator=generator, dtype=torch.uint8)
+    size = (1, 3, 2 * network.stride, 3 * network.stride)
+    return torch.randint(256, size, generator=generator, dtype=torch.uint8)

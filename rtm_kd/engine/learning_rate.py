@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.internals import images_per_batch
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
@@ -47,8 +48,7 @@ def check_learning_rate(runner: Runner, chosen: bool = False) -> None:
     if runner.auto_scale_lr.get('enable'):
         runner.auto_scale_lr = dict(enable=True, base_batch_size=base / accumulated)
         return
-    loader = runner.train_dataloader
-    own = (loader.batch_size or loader.batch_sampler.batch_size) * runner.world_size * accumulated
+    own = images_per_batch(runner.train_dataloader) * runner.world_size * accumulated
     if chosen or own == base:
         return
     lr = cfg.optim_wrapper.get('optimizer', {}).get('lr')

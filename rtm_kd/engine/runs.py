@@ -20,11 +20,8 @@ from torch import Tensor
 from rtm_kd.checks.config import check_batch_size, check_datasets, check_output_folder
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils.build_errors import explain_build_errors
-from rtm_kd.utils.checkpoint import (
-    accept_distilled_weights,
-    check_state_dict,
-    from_mmdet_names,
-)
+from rtm_kd.utils.checkpoint import accept_distilled_weights, load_detector
+from rtm_kd.utils.config import bare_type
 from rtm_kd.utils.errors import RunError, UsageError, process_rank
 from rtm_kd.utils.files import locked
 from rtm_kd.utils.internals import unwrap_model
@@ -50,14 +47,14 @@ def enable_amp(cfg: Config) -> None:
         ValueError: If the config has another kind of optimizer wrapper.
     """
     wrapper = cfg.optim_wrapper
-    kind = wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    kind = bare_type(wrapper) or 'OptimWrapper'
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'CpuAmpOptimWrapper'):
         raise UsageError(f'--amp needs optim_wrapper.type="OptimWrapper", got "{kind}"')
     if get_device() == 'cpu':
         wrapper.type = 'rtm_kd.CpuAmpOptimWrapper'
         for name in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(name, None)
-    elif kind == 'OptimWrapper':
+    elif kind != 'AmpOptimWrapper':
         wrapper.type = 'AmpOptimWrapper'
         wrapper.loss_scale = 'dynamic'
 
@@ -102,11 +99,7 @@ def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: st
         check_datasets(runner, 'test')
         model = unwrap_model(runner.model)
         # Test-time augmentation wraps the model in another one.
-        model = getattr(model, 'module', model)
-        expected = model.state_dict()
-        state_dict = from_mmdet_names(state_dict, expected)
-        check_state_dict(state_dict, expected, checkpoint, 'the model of the config')
-        model.load_state_dict(state_dict)
+        load_detector(getattr(model, 'module', model), state_dict, checkpoint)
     return runner
 
 

@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 from mmengine.config import Config
 
-from rtm_kd.utils.config import bare_type
+from rtm_kd.utils.config import bare_type, get_value
 
 from .algorithms.detector import resolve_model_cfg
 from .algorithms.frozen_teacher import RANDOM
@@ -64,7 +64,13 @@ def ends(hook: dict) -> bool:
 
 
 def use_student(cfg: Config) -> None:
-    """Turn a distillation's config into its student's; leave any other as it is."""
+    """Turn a distillation's config into its student's; leave any other model as it is.
+
+    The model gets the data preprocessor that it has in a training with the config.
+    """
+    preprocessor = get_value(cfg, 'model.data_preprocessor') or cfg.get('data_preprocessor')
     distillation = Distillation.of(cfg)
     if distillation is not None:
         cfg.model = resolve_model_cfg(distillation.student, 'architecture')
+    if preprocessor is not None:
+        cfg.model.data_preprocessor = preprocessor

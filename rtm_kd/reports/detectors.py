@@ -26,6 +26,7 @@ from rtm_kd.registry import DATASETS, MODELS
 from rtm_kd.utils.checkpoint import (
     check_state_dict,
     from_mmdet_names,
+    load_detector,
     read_checkpoint,
     student_state_dict,
 )
@@ -181,8 +182,6 @@ def _validation_set(work_dir: WorkDir, others: dict[str, ValidationSet]) -> Vali
 def _build_student(cfg: Config) -> nn.Module:
     student = copy.deepcopy(cfg)
     use_student(student)
-    if cfg.get('data_preprocessor') is not None:
-        student.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return MODELS.build(student.model)
 
@@ -190,9 +189,7 @@ def _build_student(cfg: Config) -> nn.Module:
 def _trained_student(work_dir: WorkDir) -> nn.Module:
     model = _build_student(work_dir.cfg)
     content, checkpoint = work_dir.read_checkpoint()
-    state_dict = student_state_dict(content['state_dict'])
-    check_state_dict(state_dict, model.state_dict(), str(checkpoint), 'the model of the config')
-    model.load_state_dict(state_dict)
+    load_detector(model, student_state_dict(content['state_dict']), str(checkpoint))
     return model
 
 

@@ -120,10 +120,10 @@ def _settings(cfg: Optional[Config]) -> dict[str, Any]:
     losses = expand(model.get('distiller') or {}).get('distill_losses') or {}
     hooks = [hook for hook in cfg.get('custom_hooks') or [] if isinstance(hook, dict)]
     switches = [hook['switch_epoch'] for hook in hooks if 'switch_epoch' in hook]
-    classes = get_value(cfg, 'train_dataloader.dataset.metainfo.classes')
+    dataset = innermost_dataset(get_value(cfg, 'train_dataloader.dataset'))
+    classes = get_value(dataset, 'metainfo.classes')
     if isinstance(classes, (list, tuple)):
         classes = first_few(list(map(str, classes)), 8)
-    dataset = innermost_dataset(get_value(cfg, 'train_dataloader.dataset'))
     ann_file = get_value(dataset, 'ann_file')
     data_root = get_value(dataset, 'data_root') or ''
     distillation = Distillation.of(cfg)

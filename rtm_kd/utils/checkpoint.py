@@ -96,14 +96,16 @@ def checkpoints_newest_first(work_dir: str) -> list[Path]:
 
     The one in MMEngine's ``last_checkpoint`` comes first, then the others by modification time.
     """
-    paths = sorted(Path(work_dir).glob('*.pth'), key=os.path.getmtime, reverse=True)
+    paths, noted = [*Path(work_dir).glob('*.pth')], Path()
     try:
         noted = Path((Path(work_dir) / 'last_checkpoint').read_text())
         # By name: the work dir may have been moved since.
-        paths.sort(key=lambda path: path.name != noted.name)
+        if noted.is_file() and noted.name not in [path.name for path in paths]:
+            # Where CheckpointHook(out_dir=...) saves.
+            paths += noted.parent.glob('*.pth')
     except (OSError, UnicodeDecodeError):
         pass
-    return paths
+    return sorted(paths, key=lambda path: (path.name != noted.name, -os.path.getmtime(path)))
 
 
 def newest_checkpoint(work_dir: str) -> Optional[str]:
@@ -221,6 +223,14 @@ def check_state_dict(
             f'the checkpoint {checkpoint} does not fit {model}: '
             f'{first_few(faults, separator="; ")}; {_guess(state_dict, expected)}'
         )
+
+
+def load_detector(model: nn.Module, state_dict: dict[str, torch.Tensor], checkpoint: str) -> None:
+    """Load all weights of a detector, which may have MMDetection's names, or raise UsageError."""
+    expected = model.state_dict()
+    state_dict = from_mmdet_names(state_dict, expected)
+    check_state_dict(state_dict, expected, checkpoint, 'the model of the config')
+    model.load_state_dict(state_dict)
 
 
 def _shape(value: Any) -> Union[tuple, str]:

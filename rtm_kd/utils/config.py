@@ -34,6 +34,12 @@ def bare_type(cfg: Any) -> str:
     return str(getattr(kind, '__name__', kind or '')).split('.')[-1]
 
 
+def evaluators_of(cfg: Config, split: str) -> list:
+    """Return the configs of a split's metrics, of which a config has one or a list."""
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    return [*evaluators] if isinstance(evaluators, list) else [evaluators]
+
+
 def innermost_dataset(dataset: Any) -> Any:
     """Return the dataset inside wrappers such as RepeatDataset, built or as a config."""
     is_cfg = isinstance(dataset, dict)
@@ -45,8 +51,8 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
     """Read a config file with ``--cfg-options``, which also change what is computed from them.
 
     MMEngine merges options into the finished config: ``max_epochs=30`` would leave the schedule,
-    the pipeline switch and the detach at 300. Here an option without a dot is
-    :func:`~.config_assignment.assigned`; every other one is merged as MMEngine does.
+    the pipeline switch and the detach at 300. Here a name that the config assigns is
+    :func:`~.config_assignment.assigned`; every other option is merged as MMEngine does.
 
     Args:
         filename (str): Path of the config.
@@ -60,7 +66,7 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
     if not os.path.isfile(filename):
         raise UsageError(f'there is no config file {filename}')
     try:
-        with assigned({k: v for k, v in options.items() if '.' not in k}):
+        with assigned({k: v for k, v in options.items() if '.' not in k}) as replaced:
             cfg = Config.fromfile(filename)
     except UsageError:
         raise
@@ -78,7 +84,7 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
                 f'--cfg-options: the config {filename} has no "{top}"' + near_misses(top, known)
             )
     for name, value in options.items():
-        if '.' in name or name not in cfg:
+        if name not in replaced or name not in cfg:
             try:
                 cfg.merge_from_dict({name: value})
             except (KeyError, TypeError) as error:

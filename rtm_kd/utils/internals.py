@@ -10,6 +10,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from pycocotools.coco import COCO
 from torch import nn
+from torch.utils.data import DataLoader
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
@@ -35,6 +36,11 @@ def has_loop(runner: Runner, split: str) -> bool:
 def built_loops(runner: Runner) -> list[BaseLoop]:
     """Return the training and validation loops of a run that have been built."""
     return [x for x in (runner._train_loop, runner._val_loop) if isinstance(x, BaseLoop)]
+
+
+def images_per_batch(loader: DataLoader) -> int:
+    """Return the batch size of one process; with a batch sampler torch has it only there."""
+    return loader.batch_size or loader.batch_sampler.batch_size
 
 
 def build_training(runner: Runner) -> None:

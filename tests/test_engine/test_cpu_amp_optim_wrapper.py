@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 
 from rtm_kd.apis.train import train
 from rtm_kd.compat.checkpoint_load import load
@@ -68,7 +68,13 @@ def test_a_processor_without_bfloat16_is_named_once(monkeypatch, native):
     assert ['no native bfloat16' in text for text in said] == ([] if native else [True])
 
 
-@pytest.mark.parametrize('kind', [None, 'OptimWrapper', 'AmpOptimWrapper'])
+@pytest.mark.parametrize(
+    'kind',
+    [
+        *(None, 'OptimWrapper', 'AmpOptimWrapper', 'mmengine.OptimWrapper', OptimWrapper),
+        'rtm_kd.CpuAmpOptimWrapper',
+    ],
+)
 def test_the_configs_wrapper_keeps_its_other_options(kind):
     wrapper = dict(optimizer=dict(type='AdamW', lr=0.1), clip_grad=dict(max_norm=35))
     scaled = dict(loss_scale=512.0, dtype='float16') if kind == 'AmpOptimWrapper' else {}

@@ -1,10 +1,16 @@
 """SIGTERM, torn checkpoints, and resuming inside an epoch."""
 
+import logging
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.datasets import AspectRatioBatchSampler
+from mmengine.dataset import DefaultSampler
+from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from rtm_kd.apis.train import train
 from rtm_kd.compat.checkpoint_load import load
@@ -163,3 +169,41 @@ def test_the_newest_checkpoint_is_found_without_last_checkpoint_and_in_a_moved_f
     assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_10.pth')
     (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_9.pth')
     assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_9.pth')
+
+
+def test_the_newest_checkpoint_is_found_where_the_checkpoint_hook_saves(tmp_path):
+    """CheckpointHook(out_dir=...) notes it in the work dir and saves elsewhere."""
+    work_dir, out_dir = tmp_path / 'run', tmp_path / 'out/run'
+    for folder in (work_dir, out_dir):
+        folder.mkdir(parents=True)
+    state = dict(state_dict=dict(w=torch.ones(1)), optimizer={}, meta=dict(iter=1))
+    torch.save(state, out_dir / 'epoch_1.pth')
+    (out_dir / 'epoch_2.pth').write_bytes(b'cut off')
+    (work_dir / 'last_checkpoint').write_text(str(out_dir / 'epoch_2.pth'))
+    assert newest_checkpoint(str(work_dir)) == str(out_dir / 'epoch_1.pth')
+    # A copy of a work dir uses its own.
+    torch.save(state, work_dir / 'epoch_2.pth')
+    assert newest_checkpoint(str(work_dir)) == str(work_dir / 'epoch_2.pth')
+
+
+class _Pictures(list):
+    def get_data_info(self, index):
+        return dict(width=64, height=64)
+
+
+def test_a_run_with_a_batch_sampler_resumes_inside_its_epoch(monkeypatch):
+    """Torch then has no batch size; MMDetection's configs group images by their shape."""
+    pictures = _Pictures(range(12))
+    batches = AspectRatioBatchSampler(DefaultSampler(pictures, shuffle=False), batch_size=4)
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    loop.dataloader = DataLoader(pictures, batch_sampler=batches)
+    runner = SimpleNamespace(train_loop=loop, train_dataloader=loop.dataloader, _resume=True)
+    runner.epoch, runner.iter, runner.logger = 0, 1, logging.getLogger()
+    hook, saved = SaveOnTerminationHook(), []
+    hook.after_load_checkpoint(runner, dict(meta=dict(samples_of_epoch=4)))
+    hook.before_train_epoch(runner)
+    assert [batch.tolist() for batch in loop.dataloader] == [[4, 5, 6, 7], [8, 9, 10, 11]]
+    monkeypatch.setattr(hook, '_agreed', lambda at_interval: True)
+    monkeypatch.setattr(hook, '_save_and_exit', lambda runner, **meta: saved.append(meta))
+    hook.after_train_iter(runner, 0)
+    assert saved == [dict(epoch=0, iter=2, samples_of_epoch=8)]

@@ -4,6 +4,12 @@ from mmengine.config import Config
 from rtm_kd.reports.facts import _settings
 
 
+def test_the_classes_of_a_repeated_dataset_are_shown():
+    inner = dict(type='CocoDataset', metainfo=dict(classes=('cat', 'dog')))
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=inner))))
+    assert _settings(cfg)['classes'] == 'cat, dog'
+
+
 @pytest.mark.parametrize(
     'kind, mixed',
     [

@@ -4,11 +4,14 @@ import functools
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from helpers import ROOT
 from mmdet.registry import MODELS as DET_MODELS
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
@@ -16,6 +19,7 @@ from PIL import Image
 from rtm_kd.apis import check as module
 from rtm_kd.apis.check import effective_share_of_images
 from rtm_kd.engine.optimizers import CpuAmpOptimWrapper
+from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
 from rtm_kd.utils import load_config, say
 
@@ -163,6 +167,57 @@ def test_a_teacher_of_other_classes_is_not_tested(
     options['teacher_ckpt'] = str(tmp_path / 'coco.pth')
     assert check(kd_config, cfg_options=options)['teacher_mAP'] is None
     assert 'other classes' in capsys.readouterr().out
+
+
+def test_a_teacher_with_the_classes_of_coco_is_not_tested_on_others(
+    kd_config, options, tmp_path, capsys
+):
+    teacher = dict(cfg_path=TEACHER, num_classes=80)
+    model = MODELS.build(resolve_model_cfg(teacher, 'teacher'))
+    options.update(teacher_ckpt=str(tmp_path / 'coco.pth'), teacher=teacher)
+    torch.save(dict(state_dict=model.state_dict()), options['teacher_ckpt'])
+    cfg = load_config(kd_config, options)
+    assert module._teacher_map(cfg, str(tmp_path), 2, say) is None
+    assert 'other classes' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'metrics, score, said',
+    [
+        ({'pascal_voc/mAP': 0.4, 'pascal_voc/AP50': 0.5}, 0.4, 'mAP 0.400 on 2'),
+        ({'coco/segm_mAP': 0.1, 'coco/bbox_mAP': 0.2}, 0.2, 'mAP 0.200 on 2'),
+        # Of a CocoMetric if nothing was detected.
+        ({}, 0.0, 'mAP 0.000 on 2'),
+        ({'coco/AR@100': 0.1}, None, 'val_evaluator gives no mAP'),
+    ],
+)
+def test_the_teachers_score_is_the_mAP_of_any_metric(
+    kd_config, options, teacher_ckpt, tmp_path, monkeypatch, capsys, metrics, score, said
+):
+    monkeypatch.setattr(module.Runner, 'test', lambda self: metrics)
+    options.update(teacher_ckpt=teacher_ckpt, teacher=dict(cfg_path=TEACHER, num_classes=2))
+    cfg = load_config(kd_config, options)
+    assert module._teacher_map(cfg, str(tmp_path), 2, say) == score
+    assert said in capsys.readouterr().out
+
+
+def test_caches_of_concatenated_datasets_are_added():
+    class Pictures(list):
+        cached = dict(results_cache=[dict(img=np.zeros(2**20, np.uint8))], max_cached_images=40)
+        pipeline = SimpleNamespace(transforms=[SimpleNamespace(**cached)])
+
+    both = SimpleNamespace(datasets=[Pictures(range(3)), Pictures(range(100))])
+    loader = SimpleNamespace(dataset=SimpleNamespace(dataset=both), num_workers=2)
+    assert module._cache_mb(loader) == 2 * (3 + 40)
+
+
+@pytest.mark.parametrize('epochs, hours', [(None, 100 * 6), (10, 40 * 6 + 60 * 2), (30, 100 * 6)])
+def test_hours_of_a_run_that_counts_iterations(epochs, hours):
+    hook = dict(type='rtm_kd.DistillationLossDetachHook', detach_epoch=epochs)
+    cfg = Config(dict(model=dict(architecture='a.py', teacher='b.py'), custom_hooks=[hook]))
+    # MMEngine counts such a run as one epoch.
+    runner = SimpleNamespace(cfg=cfg, max_iters=100, max_epochs=1, train_dataloader=range(4))
+    assert module._hours(runner, dict(distilling=6 * 3600, detached=2 * 3600)) == hours
 
 
 @pytest.mark.parametrize(

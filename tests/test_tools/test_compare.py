@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,16 +23,23 @@ from scipy.stats import ttest_rel
 
 from rtm_kd.apis.train import train
 from rtm_kd.comparison import compare as compare_module
+from rtm_kd.comparison import evaluation
 from rtm_kd.comparison.compare import compare
 from rtm_kd.comparison.evaluation import average_precisions, evaluate
 from rtm_kd.comparison.records import RunRecords, read_run
 from rtm_kd.comparison.report import html_page, terminal_table
-from rtm_kd.comparison.sides import SIDES, paired_configs, teacher_config
+from rtm_kd.comparison.sides import (
+    SIDES,
+    differences,
+    fingerprint,
+    paired_configs,
+    teacher_config,
+)
 from rtm_kd.comparison.statistics import paired_difference
 from rtm_kd.comparison.summary import summarise
 from rtm_kd.engine.hooks import RunRecordHook
 from rtm_kd.models.distillers import ConfigurableDistiller
-from rtm_kd.registry import MODELS
+from rtm_kd.registry import HOOKS, MODELS
 from rtm_kd.utils import load_config
 from rtm_kd.utils.files import locked
 
@@ -163,6 +171,16 @@ def test_the_optimizer_finds_the_students_parameters_under_their_own_names(kd_co
     assert keys == dict(plain=['backbone'], distilled=['architecture.backbone'])
 
 
+def test_a_comparison_resumes_and_finds_its_checkpoints_whatever_the_config_saves(
+    kd_config, options
+):
+    for name, value in dict(save_optimizer=False, out_dir='elsewhere', save_last=False).items():
+        options[f'default_hooks.checkpoint.{name}'] = value
+    for cfg in paired_configs(load_config(kd_config, options)).values():
+        hook = HOOKS.build(cfg.default_hooks.checkpoint)
+        assert (hook.save_optimizer, hook.out_dir, hook.save_last) == (True, None, True)
+
+
 def drawing_distiller(self, student_records, teacher_records, *args):
     # As in a loss with random masks.
     noise = torch.rand(7).sum() + float(np.random.rand(3).sum())
@@ -286,6 +304,54 @@ def test_a_teacher_of_other_classes_is_not_measured_and_the_reason_is_given(
         evaluate(cfg, str(path), 'val', str(tmp_path / 'run'))
     configs['distilled'].model.teacher_ckpt = 'random'
     assert teacher_config(configs) == (None, 'its weights are random')
+
+
+@pytest.mark.parametrize(
+    'test, changes, message',
+    [
+        (True, {'test_evaluator': dict(type='mmdet.CocoMetric', format_only=True)}, 'format_only'),
+        (False, {'val_evaluator': dict(type='mmdet.VOCMetric')}, 'a CocoMetric to evaluate with'),
+        (True, {'test_dataloader': None}, 'no test_dataloader'),
+    ],
+)
+def test_data_that_cannot_be_evaluated_are_refused_before_the_training(
+    kd_config, options, tmp_path, test, changes, message
+):
+    work_dir = tmp_path / 'run'
+    with pytest.raises(ValueError, match=message):
+        compare(kd_config, work_dir=str(work_dir), test=test, cfg_options={**options, **changes})
+    assert not work_dir.exists()
+
+
+def test_annotations_without_objects_are_refused(configs, tmp_path, monkeypatch):
+    metric = CocoMetric.__new__(CocoMetric)
+    metric.metrics = ['bbox']
+    runner = SimpleNamespace(
+        test_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo={})),
+        test_evaluator=SimpleNamespace(metrics=[metric]),
+        test=lambda: None,
+    )
+    monkeypatch.setattr(evaluation, 'build_test_runner', lambda *_: runner)
+    monkeypatch.setattr(evaluation, 'read_checkpoint', lambda _: dict(state_dict={}))
+    monkeypatch.setattr(evaluation, 'average_precisions', lambda *_: dict(mAP=None))
+    with pytest.raises(ValueError, match='val annotations have no object'):
+        evaluate(configs['plain'], 'a.pth', 'val', str(tmp_path))
+
+
+def test_an_evaluation_without_detections_is_left_out_of_the_curve():
+    run = RunRecords(evaluations={1: {}, 2: {'coco/bbox_mAP': 0.1, 'coco/segm_mAP': 0.2}})
+    assert run.curve('bbox') == [(2, 0.1)]
+
+
+def test_corrected_test_annotations_are_noticed(configs, tmp_path):
+    configs['distilled'].test_dataloader.dataset.ann_file = str(tmp_path / 'test.json')
+    plans = []
+    for content in ('one', 'other'):
+        (tmp_path / 'test.json').write_text(content)
+        plans.append(fingerprint(configs, False))
+    assert differences(*plans) == [f'content of the test annotations {tmp_path}/test.json']
+    configs['distilled'].pop('test_dataloader')
+    assert not any('content of the test' in name for name in fingerprint(configs, False))
 
 
 # ----------------------------------------------------------------- the whole

@@ -1,8 +1,10 @@
 """Exported files: same detections as PyTorch, and metadata."""
 
 import hashlib
+import io
 import json
 import re
+import runpy
 import subprocess
 import sys
 
@@ -16,11 +18,15 @@ from mmcv.ops import batched_nms
 from mmcv.transforms import Compose
 from mmdet.apis import inference_detector, init_detector
 from mmdet.models.utils import filter_scores_and_topk
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.registry import DefaultScope
 from PIL import Image, ImageDraw
 
-from rtm_kd.apis.export import export, load_student
-from rtm_kd.deploy import DetectionNetwork, Selection, onnx_graph, torchscript
+from rtm_kd.apis.export import _classes, export, load_student
+from rtm_kd.deploy import DetectionNetwork, Selection, onnx_graph, to_torchscript, torchscript
 from rtm_kd.models.algorithms.detector import build_detector
+from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config
 
 LETTERBOX = """
@@ -349,6 +355,15 @@ def test_the_examples_run_without_our_packages(
         assert np.allclose(np.float32(box), expected.bboxes[0], atol=0.1)
 
 
+@pytest.mark.parametrize('format', ['onnx', 'torchscript'])
+def test_the_examples_stretch_photographs_if_the_export_does(photos, format):
+    letterbox = runpy.run_path(str(ROOT / f'examples/infer_{format}.py'))['letterbox']
+    about = dict(input_size=[96, 64], resizing='stretched', centering=None, padding_colour=None)
+    image, scales, padding = letterbox(photos[0], about)
+    assert (image.shape, padding) == ((3, 64, 96), [0, 0, 0, 0])
+    assert scales == [96 / 150, 64 / 100]
+
+
 def test_the_benchmark_times_every_format(folder):
     config, checkpoint = str(folder / 'padded.py'), str(folder / 'kd.pth')
     printed = run_tool('benchmark.py', config, '--exported', checkpoint, '--steps', 1)
@@ -379,6 +394,38 @@ def test_a_prior_of_low_objectness_has_no_score():
     assert 0.2 < counts.float().mean() < 0.8
     assert not scores[~counts].any()
     torch.testing.assert_close(scores[counts], expected[counts], rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_with_a_stride_of_64_takes_images_of_multiples_of_64():
+    model = build_detector('mmyolo::yolov5/yolov5_n-p6-v62_syncbn_fast_8xb16-300e_coco.py', 'model')
+    written = to_torchscript(DetectionNetwork(model), (128, 128), None, True, {})
+    program = torch.jit.load(io.BytesIO(written))
+    boxes, _ = program(torch.zeros(1, 3, 64, 128, dtype=torch.uint8))
+    assert boxes.shape == (1, 3 * (8 * 16 + 4 * 8 + 2 * 4 + 1 * 2), 4)
+    with pytest.raises(torch.jit.Error, match='multiples of 64, got 96'):
+        program(torch.zeros(1, 3, 96, 128, dtype=torch.uint8))
+
+
+def test_the_weights_that_mmdetection_gave_a_model_are_exported(plain_config, options, tmp_path):
+    cfg = get_config('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py').model
+    cfg.backbone.init_cfg, cfg.bbox_head.num_classes = None, 2
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        weights = MODELS.build(cfg).state_dict()
+    torch.save(dict(state_dict=weights), tmp_path / 'mmdet.pth')
+    del options['teacher_ckpt']
+    _, model, _ = load_student(plain_config, str(tmp_path / 'mmdet.pth'), options)
+    own = model.state_dict()
+    assert torch.equal(
+        own['bbox_head.head_module.rtm_cls.0.weight'], weights['bbox_head.rtm_cls.0.weight']
+    )
+
+
+def test_a_detector_without_a_box_head_has_the_names_of_its_checkpoint():
+    """Two-stage detectors have a roi_head; they can be exported as pth."""
+    content = dict(meta=dict(dataset_meta=dict(classes=('cat', 'dog'))))
+    assert _classes(Config(), torch.nn.Module(), content) == ['cat', 'dog']
+    with pytest.raises(ValueError, match='has names for the classes'):
+        _classes(Config(), torch.nn.Module(), {})
 
 
 # ---- NMS on boxes that a detector rarely predicts ----

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmyolo
 import pytest
@@ -16,6 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
+from rtm_kd.apis import test as testing
 from rtm_kd.apis.test import test as run_test
 from rtm_kd.apis.train import train
 from rtm_kd.compat.checkpoint_load import load
@@ -101,6 +103,37 @@ def test_test_saves_predictions_and_pictures(distilled, kd_config, options, tmp_
     )
     assert (tmp_path / 'predictions.pkl').stat().st_size > 0
     assert len(list(tmp_path.glob('*/pictures/*.png'))) == 12
+
+
+def test_the_detections_of_each_coco_metric_are_written(kd_config, options, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(testing, 'read_checkpoint', lambda _: dict(state_dict={}))
+    monkeypatch.setattr(
+        testing,
+        'build_test_runner',
+        lambda cfg, *_: seen.append(cfg) or SimpleNamespace(test=dict),
+    )
+    options['test_evaluator'] = [dict(type='mmdet.CocoMetric'), dict(type='mmdet.VOCMetric')]
+    run_test(kd_config, '', str(tmp_path), json_prefix='out', cfg_options=options)
+    coco, voc = seen[0].test_evaluator
+    assert coco == dict(type='mmdet.CocoMetric', format_only=True, outfile_prefix='out')
+    assert voc == dict(type='mmdet.VOCMetric')
+
+
+@pytest.mark.parametrize(
+    'arguments, changes, message',
+    [
+        (dict(json_prefix='a'), dict(test_evaluator=dict(type='VOCMetric')), "has .'VOCMetric'"),
+        (dict(show=True), dict(default_hooks=None), r'default_hooks\.visualization'),
+        (dict(show_dir='a'), dict(default_hooks={}), r'default_hooks\.visualization'),
+    ],
+)
+def test_output_that_a_config_cannot_give_is_refused(
+    kd_config, options, tmp_path, arguments, changes, message
+):
+    options = {name: value for name, value in options.items() if 'default_hooks' not in name}
+    with pytest.raises(ValueError, match=message):
+        run_test(kd_config, 'a.pth', str(tmp_path), cfg_options={**options, **changes}, **arguments)
 
 
 def test_the_distillation_checkpoint_holds_no_teacher(distilled):

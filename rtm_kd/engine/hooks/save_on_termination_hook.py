@@ -16,7 +16,7 @@ from torch.utils.data import Sampler
 
 from rtm_kd.engine.workers import shield_workers
 from rtm_kd.registry import HOOKS
-from rtm_kd.utils.internals import built_loops, is_resuming
+from rtm_kd.utils.internals import built_loops, images_per_batch, is_resuming
 
 #: Exit status after a SIGTERM.
 EXIT_CODE = 128 + signal.SIGTERM
@@ -67,11 +67,12 @@ class SaveOnTerminationHook(Hook):
             return
         loader = runner.train_loop.dataloader
         # From images: this run may have another batch size or number of processes.
-        self._done = self._resumed_samples // (loader.batch_size * dist.get_world_size())
+        batch_size = images_per_batch(loader)
+        self._done = self._resumed_samples // (batch_size * dist.get_world_size())
         self._resumed_samples = 0
         if self._done > 0:
             batches = loader.batch_sampler
-            batches.sampler = SkipFirstSamples(batches.sampler, self._done * loader.batch_size)
+            batches.sampler = SkipFirstSamples(batches.sampler, self._done * batch_size)
             runner.logger.info(
                 f'Epoch {runner.epoch + 1}: resumed after its first {self._done} iterations'
             )
@@ -84,7 +85,7 @@ class SaveOnTerminationHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         if self._agreed(self.every_n_train_iters(runner, self.interval)):
             done = self._done + batch_idx + 1
-            samples = done * runner.train_dataloader.batch_size * dist.get_world_size()
+            samples = done * images_per_batch(runner.train_dataloader) * dist.get_world_size()
             self._save_and_exit(
                 runner, epoch=runner.epoch, iter=runner.iter + 1, samples_of_epoch=samples
             )
@@ -136,6 +137,8 @@ class SkipFirstSamples(Sampler):
     def __init__(self, sampler: Sampler, start: int) -> None:
         self.sampler = sampler
         self.start = start
+        # MMDetection's batch samplers look images up in it.
+        self.dataset = getattr(sampler, 'dataset', None)
 
     def __len__(self) -> int:
         return len(self.sampler)
