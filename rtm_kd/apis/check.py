@@ -87,7 +87,8 @@ def check(
         }
         # Before the teacher is tested, whose peak memory would hide that of the steps.
         found['step'] = step = _time_steps(runner)
-        found['teacher_mAP'] = _teacher_map(cfg, folder, images, say) if images else None
+        tested = images and has_loop(runner, 'val')
+        found['teacher_mAP'] = _teacher_map(cfg, folder, images, say) if tested else None
         found['hours'] = hours = _hours(runner, step)
     say(
         f'a step: {step["distilling"]:.2f} s, after the detach {step["detached"]:.2f} s, '

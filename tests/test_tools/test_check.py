@@ -83,6 +83,13 @@ def test_a_teacher_that_mmdetection_trained_is_tested(kd_config, options, tmp_pa
     assert check(kd_config, images=2, cfg_options=options)['teacher_mAP'] is not None
 
 
+def test_a_run_without_validation_is_checked(kd_config, options, teacher_ckpt):
+    options.update(teacher_ckpt=teacher_ckpt, teacher=dict(cfg_path=TEACHER, num_classes=2))
+    options.update(val_dataloader=None, val_evaluator=None, val_cfg=None, test_cfg=None)
+    found = check(kd_config, cfg_options=options)
+    assert found['teacher_mAP'] is None and found['step']['distilling'] > 0
+
+
 def test_amp_times_steps_in_mixed_precision(kd_config, options, monkeypatch, capsys):
     seen = []
     step = CpuAmpOptimWrapper.update_params
