@@ -24,7 +24,7 @@ from rtm_kd.apis.train import train
 from rtm_kd.checks import annotations as annotations_module
 from rtm_kd.checks import images as images_module
 from rtm_kd.checks.annotations import check_annotations, checked_annotations, read_annotations
-from rtm_kd.checks.config import _innermost_datasets, check_datasets
+from rtm_kd.checks.config import check_datasets, innermost_datasets
 from rtm_kd.checks.images import check_images, name_faulty_images
 
 rng = np.random.default_rng(0)
@@ -385,8 +385,8 @@ def test_after_the_check_mmdetection_reads_as_before(content, own_data):
 
 def test_the_parts_of_wrapped_datasets_are_found():
     parts = [CocoDataset(lazy_init=True) for _ in range(2)]
-    assert list(_innermost_datasets(ConcatDataset(parts, lazy_init=True))) == parts
-    assert list(_innermost_datasets(RepeatDataset(parts[0], 2, lazy_init=True))) == parts[:1]
+    assert list(innermost_datasets(ConcatDataset(parts, lazy_init=True))) == parts
+    assert list(innermost_datasets(RepeatDataset(parts[0], 2, lazy_init=True))) == parts[:1]
 
 
 def images_of(root):
