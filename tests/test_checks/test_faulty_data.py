@@ -607,7 +607,7 @@ def test_a_worker_that_meets_a_damaged_image_ends_the_run(kd_config, options, co
     done = tool(
         *['train.py', kd_config, '--work-dir', f'{root}run', '--cfg-options'],
         *as_arguments(options),
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 2
     message = done.stderr.strip().split('\n')[-1]

@@ -39,7 +39,7 @@ def teacher(data_root, tmp_path_factory):
         work_dir,
         '--cfg-options',
         *as_arguments(options),
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     # A user can't change what the packages below warn of.
