@@ -23,8 +23,8 @@ class MmcvVersionFinder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in PACKAGES:
             return None
-        # An editable install has a finder of its own.
-        others = [finder for finder in sys.meta_path if finder is not self]
+        # An editable install has a finder of its own; a finder of before Python 3.4 can't be asked.
+        others = [f for f in sys.meta_path if f is not self and hasattr(f, 'find_spec')]
         found = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next(filter(None, found), None)
         if spec is not None and spec.loader is not None:

@@ -226,7 +226,11 @@ def check_state_dict(
 
 
 def load_detector(model: nn.Module, state_dict: dict[str, torch.Tensor], checkpoint: str) -> None:
-    """Load all weights of a detector, which may have MMDetection's names, or raise UsageError."""
+    """Load all weights of a detector, which may have MMDetection's names.
+
+    Raises:
+        ValueError: Naming the first tensors that do not fit.
+    """
     expected = model.state_dict()
     state_dict = from_mmdet_names(state_dict, expected)
     check_state_dict(state_dict, expected, checkpoint, 'the model of the config')

@@ -28,11 +28,12 @@ def image_size(path: Union[str, os.PathLike]) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             size, kind = image.size, image.format
-            exif = image.getexif()
             if kind in _PHOTOS:
                 # Only EXIF's own: Pillow takes the tag from XMP as well, which OpenCV does not.
                 exif = Image.Exif()
                 exif.load(image.info.get('exif', b''))
+            else:
+                exif = image.getexif()
             turned = exif.get(_ORIENTATION) in _ON_THEIR_SIDE
         if not _is_whole(path, kind) and not _can_be_decoded(path):
             raise OSError(f'{path} is cut off')

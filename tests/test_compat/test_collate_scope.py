@@ -30,11 +30,9 @@ def collate_fn(tmp_path):
     return Config.fromfile(str(path)).train_dataloader.collate_fn
 
 
-def test_a_dataloader_of_a_config_with_a_package_base_collates(collate_fn):
-    assert collate_fn['_scope_'] == 'mmyolo'
-
-    with DefaultScope.overwrite_default_scope('mmyolo'):
-        dataloader = Runner.build_dataloader(
+def batches(collate_fn) -> list:
+    return [
+        *Runner.build_dataloader(
             dict(
                 dataset=TwoImages(),
                 sampler=dict(type='DefaultSampler', shuffle=False),
@@ -43,7 +41,14 @@ def test_a_dataloader_of_a_config_with_a_package_base_collates(collate_fn):
                 collate_fn=collate_fn,
             )
         )
-    (batch,) = dataloader
+    ]
+
+
+def test_a_dataloader_of_a_config_with_a_package_base_collates(collate_fn):
+    assert collate_fn['_scope_'] == 'mmyolo'
+
+    with DefaultScope.overwrite_default_scope('mmyolo'):
+        (batch,) = batches(collate_fn)
 
     assert batch['inputs'].shape == (2, 3, 8, 8)
     # Index of the image, class, box.
@@ -56,14 +61,5 @@ def test_a_dataloader_of_a_config_with_a_package_base_collates(collate_fn):
 
 
 def test_a_collate_fn_may_be_a_function():
-    dataloader = Runner.build_dataloader(
-        dict(
-            dataset=TwoImages(),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            batch_size=2,
-            num_workers=0,
-            collate_fn=pseudo_collate,
-        )
-    )
-    (batch,) = dataloader
+    (batch,) = batches(pseudo_collate)
     assert len(batch['inputs']) == 2

@@ -188,6 +188,7 @@ def test_a_run_is_terminated_killed_and_resumed(kd_config, short, tmp_path):
     with launch('dist_train.sh', *arguments, *options) as resumed:
         output = resumed.communicate(timeout=300)[0]
     assert resumed.returncode == 0, output[-3000:]
+    assert not re.findall('.*(?:Future|Deprecation)Warning: .*', output)
     assert 'GPU number: 2' in output and 'Epoch 4: distillation has ended' in output
     epochs = {int(n) for n in re.findall(r'Epoch\(train\) +\[(\d+)\]', output)}
     assert max(epochs) == 5 and min(epochs) > 2

@@ -1,5 +1,6 @@
 """YOLO txt: data.yaml, class names, lists of images, and the labels of each image."""
 
+import itertools
 import math
 import os
 from collections import Counter
@@ -131,14 +132,17 @@ class YoloAnnotations(Annotations):
         folders = {image.parent for image in self.splits[split] if os.path.isdir(image.parent)}
         beside = [file for folder in folders for file in folder.iterdir()]
         stems = {file.stem for file in beside if file.suffix.lower() in EXTENSIONS}
-        labelled = {self._label_file(image) for images in self.splits.values() for image in images}
         others = {f.stem: f for f in beside if f.suffix.lower() not in _NOT_IMAGES}
-        for folder in sorted({file.parent for file in used}):
-            for file in sorted(folder.glob('*.txt')):
-                if file in labelled or file.stem in stems or file.name in NAME_FILES:
-                    continue
-                if lists_images(file):
-                    continue
+        alone = [
+            file
+            for folder in sorted({file.parent for file in used})
+            for file in sorted(folder.glob('*.txt'))
+            if not (file.stem in stems or file.name in NAME_FILES or lists_images(file))
+        ]
+        every_split = itertools.chain.from_iterable(self.splits.values() if alone else ())
+        labelled = set(map(self._label_file, every_split))
+        for file in alone:
+            if file not in labelled:
                 what = OTHER_FORMAT if file.stem in others else 'label files without an image'
                 writer.drop(what, files.relative_name(others.get(file.stem, file), self.root))
 

@@ -137,14 +137,16 @@ class ConfigurableDistiller(BaseModule):
             ValueError: Naming the module and the loss.
         """
         for loss_name, mapping in self.loss_forward_mappings.items():
-            for location in mapping.values() if 'loss' in loss_name else ():
-                outputs = student_records[location['recorder']] if location['from_student'] else ()
-                if outputs and not any(map(_has_gradient, outputs)):
-                    raise UsageError(
-                        f'{self._source(location)}, which "{loss_name}" compares, gives no '
-                        'gradients, so the student would learn nothing from it; record a module '
-                        'that is not frozen and not in activation_checkpointing'
-                    )
+            students = [location for location in mapping.values() if location['from_student']]
+            if 'loss' not in loss_name or not students:
+                continue
+            outputs = [student_records[location['recorder']] for location in students]
+            if not _has_gradient(outputs):
+                raise UsageError(
+                    f'{self._source(students[0])}, which "{loss_name}" compares, gives no '
+                    'gradients, so the student would learn nothing from it; record a module that '
+                    'is not frozen and not in activation_checkpointing'
+                )
 
     def describe(self) -> list[str]:
         """Return a line for each loss: what is compared, through what, and whether fused."""
