@@ -10,7 +10,7 @@ from typing import Optional
 import torch
 
 from rtm_kd.reports.curves import plot_curves
-from rtm_kd.reports.facts import environments, results, settings, verdict
+from rtm_kd.reports.facts import facts, verdict
 from rtm_kd.reports.page import render_page
 from rtm_kd.reports.pictures import take_pictures
 from rtm_kd.reports.work_dir import WorkDir
@@ -53,21 +53,16 @@ def report(
     target = Path(out) if out else Path(work_dirs[0]) / 'report.html'
     check_can_write(target, 'the page')
     _check_device(device)
-    pictures = take_pictures(runs, images, device) if images else None
-    faults = [f'{run.title}: {fault}.' for run in runs if (fault := run.fault())]
+    notes = [f'{run.title}: {fault}.' for run in runs if (fault := run.fault())]
     page = render_page(
         'report.html',
         title=', '.join(run.name for run in runs),
         verdict=verdict(runs),
-        notes=faults + (pictures.notes if pictures else []),
+        pictures=take_pictures(runs, images, device, notes) if images else {},
+        notes=notes,
         runs=runs,
         plots=plot_curves(runs),
-        pictures=pictures,
-        facts={
-            'Results': results(runs),
-            'Settings': settings(runs),
-            'Trained with': environments(runs),
-        },
+        facts=facts(runs),
         made=f'Written {datetime.datetime.now():%Y/%m/%d %H:%M} by rtm_kd {__version__} on '
         f'{machine()}.',
     )
