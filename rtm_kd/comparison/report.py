@@ -6,8 +6,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from terminaltables import GithubFlavoredMarkdownTable
 
-from rtm_kd.reports.page import render_page
-from rtm_kd.reports.plots import COLOURS, Plot, curve, drawing, mark_event, to_svg
+from rtm_kd.reports.page import COLOURS, Plot, curve, drawing, mark_event, render_page, to_svg
 
 from .progress import clock
 from .sides import SIDES

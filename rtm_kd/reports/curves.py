@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from .plots import COLOURS, Plot, curve, drawing, mark_event, to_svg
+from .page import COLOURS, Plot, curve, drawing, mark_event, to_svg
 from .work_dir import DISTILL_PREFIX, STUDENT_LOSS_PREFIX, WorkDir
 
 # A page shows means of more points than this.

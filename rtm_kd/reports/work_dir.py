@@ -46,7 +46,7 @@ class WorkDir:
     Attributes:
         name (str): Name of the folder.
         title, colour (str): How a page shows the run, to be set; the colour is a name in
-            :data:`~.plots.PALETTE`.
+            :data:`~.page.PALETTE`.
         cfg (Config | None): The config as MMEngine dumped it, None if it can't be read.
         train (list[dict]): A line for each logged training iteration, with its ``step``.
         val (list[dict]): A line for each evaluation; ``step`` counts epochs, or iterations if the
