@@ -31,14 +31,8 @@ def report(
 ) -> Path:
     """Write a page on one or several trainings: curves, pictures and settings.
 
-    Args:
-        work_dirs (Sequence[str]): Their work dirs. The runs may be running, finished or killed,
-            with or without a teacher.
-        out (str, optional): The file to write. Defaults to ``report.html`` in the first work dir.
-        plain (str, optional): Work dir of the student without a teacher, to compare with.
-        images (int): Validation images on which to show detections and attention, the worst of
-            twenty times as many; 0 for none.
-        device (str): Device that the detectors run on.
+    The arguments are the options of ``tools/analysis_tools/report.py``, whose ``--help`` describes
+    them. The runs may be with or without a teacher.
 
     Returns:
         Path: The file, self-contained and without scripts.

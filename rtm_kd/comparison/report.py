@@ -106,8 +106,8 @@ def _plots(summary: Summary) -> list[Plot]:
 
 def _plot_pairs(row: Metric) -> Markup:
     with drawing(4.6, 3.0, columns=2, width_ratios=[2, 1]) as (figure, (pairs, differences)):
-        for pair in zip(row.plain.values, row.distilled.values):
-            pairs.plot((0, 1), pair, color=COLOURS['muted'], linewidth=1, zorder=1)
+        values = row.plain.values, row.distilled.values
+        pairs.plot((0, 1), values, color=COLOURS['muted'], linewidth=1, zorder=1)
         for x, side in enumerate(SIDES):
             values = getattr(row, side).values
             pairs.scatter([x] * len(values), values, s=28, color=COLOURS[side], zorder=2)
@@ -151,8 +151,7 @@ def _plot_curves(summary: Summary) -> Markup:
                 curve(axes, means, side)
         if detach is not None and detach < epochs:
             mark_event(axes, detach, 'teacher detached')
-        axes.set(xlim=(0, epochs * 1.03), xlabel='epoch', ylabel='val mAP')
-        axes.set_ylim(bottom=0)
+        axes.set(xlim=(0, epochs * 1.03), ylim=(0, None), xlabel='epoch', ylabel='val mAP')
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid()
         return to_svg(figure, 'val mAP by epoch, of both sides and each seed')

@@ -17,9 +17,6 @@ def plot_curves(runs: Sequence[WorkDir]) -> list[Plot]:
     """Draw mAP, each loss and the learning rate of all runs.
 
     The student's losses share the plots with those of a training without a teacher.
-
-    Args:
-        runs (Sequence[WorkDir]): At least one.
     """
     plots = []
     metric = next((metric for run in runs if (metric := run.metric())), None)
