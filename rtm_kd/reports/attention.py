@@ -21,11 +21,16 @@ _OPACITY = 0.85
 def spatial_attention(feature: torch.Tensor) -> torch.Tensor:
     r"""Return how a feature map's attention is spread over the image.
 
-    Each channel of the (N, C, H, W) is normalised over the positions, as in PKD, and goes through
-    a softmax over them, which gives the distribution :math:`\phi` that
+    Each channel is normalised over the positions, as in PKD, and goes through a softmax over
+    them, which gives the distribution :math:`\phi` that
     :func:`~rtm_kd.models.losses.channel_wise_divergence` compares. The mean over the channels
-    makes maps with different numbers of channels comparable: (N, H, W), in float32, which sums to
-    one over the positions.
+    makes maps with different numbers of channels comparable.
+
+    Args:
+        feature (Tensor): (N, C, H, W).
+
+    Returns:
+        Tensor: (N, H, W), in float32; it sums to one over the positions.
     """
     z = feature.float().flatten(2)
     z = (z - z.mean(2, keepdim=True)) / (z.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
@@ -75,7 +80,7 @@ def agreement(first: torch.Tensor, second: torch.Tensor) -> Optional[float]:
 def without_padding(
     array: np.ndarray, input_shape: tuple[int, int], data_sample: BaseDataElement
 ) -> np.ndarray:
-    """Cut the padding of a detector's input off a map or an image; the rest has the input's size.
+    """Return the part of a map or image that is not a detector's padding, in pixels of the input.
 
     Args:
         array (np.ndarray): (h, w) or (h, w, C); it covers the whole input.

@@ -21,7 +21,7 @@ def plot_curves(runs: Sequence[WorkDir]) -> list[Plot]:
     plots = []
     metric = next((metric for run in runs if (metric := run.metric())), None)
     if metric is not None:
-        evaluations = [run.val_curve(metric) for run in runs]
+        evaluations = [run.curve(metric) for run in runs]
         plots.append(_plot('val mAP', metric, runs, evaluations, markers=True))
     losses = {name.removeprefix(STUDENT_LOSS_PREFIX): None for run in runs for name in run.losses}
     if len(losses) > 1:

@@ -62,7 +62,7 @@ def _text(value: Any) -> str:
 
 def _best(work_dir: WorkDir) -> Optional[tuple[float, float]]:
     metric = work_dir.metric()
-    points = work_dir.val_curve(metric) if metric else []
+    points = work_dir.curve(metric) if metric else []
     points = [point for point in points if not math.isnan(point[1])]
     return max(points, key=lambda point: point[1], default=None)
 
@@ -80,8 +80,8 @@ def _results(work_dir: WorkDir) -> dict[str, Any]:
     found: dict[str, Any] = {'work dir': work_dir.path, 'state': _state(work_dir)}
     if best is not None:
         found[f'best {metric}'] = f'{best[1]:.3f} ({work_dir.unit} {best[0]:g})'
-        found[f'last {metric}'] = f'{work_dir.val_curve(metric)[-1][1]:.3f}'
-        half = work_dir.val_curve(f'{metric}_50')
+        found[f'last {metric}'] = f'{work_dir.curve(metric)[-1][1]:.3f}'
+        half = work_dir.curve(f'{metric}_50')
         if half:
             found['at an IoU of 0.5, last'] = f'{half[-1][1]:.3f}'
     for distilling, what in ((True, 'with the teacher'), (False, 'without a teacher')):

@@ -44,13 +44,11 @@ class WorkDir:
         path (str | Path): The work dir.
 
     Attributes:
-        name (str): Name of the folder.
         title, colour (str): How a page shows the run, to be set; the colour is a name in
             :data:`~.page.PALETTE`.
         cfg (Config | None): The config as MMEngine dumped it, None if it can't be read.
-        train (list[dict]): A line for each logged training iteration, with its ``step``.
-        val (list[dict]): A line for each evaluation; ``step`` counts epochs, or iterations if the
-            run does.
+        train, val (list[dict]): A line for each logged iteration, and for each evaluation. In
+            ``val`` their ``step`` counts epochs, or iterations if the run does.
         unit (str): What the run counts, ``'epoch'`` or ``'iteration'``.
         environment (dict[str, str]): Machine and versions, from the log.
         distils (bool): Whether the config has a teacher.
@@ -132,12 +130,8 @@ class WorkDir:
         return sorted(names, key=lambda name: (name.startswith(DISTILL_PREFIX), name == 'loss'))
 
     def curve(self, name: str) -> list[tuple[float, float]]:
-        """Return (position, value) of a training quantity, NaN for NaN and Inf."""
-        return _points(self.train, name, self._steps_per_epoch)
-
-    def val_curve(self, metric: str) -> list[tuple[float, float]]:
-        """Return (position, value) of a validation metric, NaN for NaN and Inf."""
-        return _points(self.val, metric, 1)
+        """Return (position, value) of a training quantity or a metric, NaN for NaN and Inf."""
+        return _points(self.train, name, self._steps_per_epoch) or _points(self.val, name, 1)
 
     def metric(self) -> Optional[str]:
         """Return the name of the mAP, None before the first evaluation."""
@@ -178,8 +172,7 @@ class WorkDir:
         """Return a sentence on the losses and metrics that were NaN or Inf, None if none was."""
         first = {}
         for name in filter(None, [*self.losses, self.metric()]):
-            points = self.curve(name) or self.val_curve(name)
-            bad = [position for position, value in points if math.isnan(value)]
+            bad = [position for position, value in self.curve(name) if math.isnan(value)]
             if bad:
                 first[name] = bad[0]
         if not first:
