@@ -1,6 +1,5 @@
 """Comparison of a student with and without its teacher."""
 
-import copy
 import os
 import re
 import shutil
@@ -71,7 +70,7 @@ def compare(
     if checkpoint and not os.path.isfile(checkpoint):
         raise UsageError(f'there is no teacher_ckpt {checkpoint}; train the teacher first')
     if amp:
-        enable_amp(copy.deepcopy(cfg))
+        enable_amp(cfg)  # for its errors: each run does it again
     folder = Path(work_dir or os.path.join('work_dirs', f'{Path(config).stem}_compare'))
     check_output_folder('--work-dir', folder)
     folder.mkdir(parents=True, exist_ok=True)

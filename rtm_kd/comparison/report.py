@@ -10,8 +10,7 @@ from rtm_kd.reports.page import COLOURS, Plot, curve, drawing, mark_event, rende
 
 from .progress import clock
 from .sides import SIDES
-from .statistics import CONFIDENCE, Difference
-from .summary import Cost, Metric, Summary
+from .summary import CONFIDENCE, Cost, Difference, Metric, Summary
 
 _INTERVAL = f'{CONFIDENCE:.0%} interval'
 # Classes in a plot; of more, those with the largest gains and losses.
