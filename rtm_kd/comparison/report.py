@@ -130,10 +130,8 @@ def _plot_pairs(row: Metric) -> Markup:
             ' '.join(f'{value:.3f}' for value in sample.values)
             for sample in (row.plain, row.distilled)
         )
-        return to_svg(
-            figure,
-            f'mAP of each seed, plain {plain}, distilled {distilled}; difference {row.difference}',
-        )
+        described = f'plain {plain}, distilled {distilled}; difference {row.difference}'
+        return to_svg(figure, f'mAP of each seed, {described}')
 
 
 def _plot_curves(summary: Summary) -> Markup:

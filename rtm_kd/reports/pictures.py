@@ -148,16 +148,10 @@ def _photo(detectors: Sequence[Detector], img_id: Any, truth: Objects) -> dict[s
         for level, (attention,) in seen.attention.items():
             multiples = (attention * attention.numel()).numpy()
             multiples = without_padding(multiples, seen.input_shape, seen.data_sample)
-            uri = image_uri(draw_attention(small, multiples))
-            maps.setdefault(level, []).append((detector, uri))
-    return dict(
-        name=os.path.basename(path),
-        uri=image_uri(image),
-        width=width,
-        height=height,
-        panels=panels,
-        maps=maps,
-    )
+            drawn = image_uri(draw_attention(small, multiples))
+            maps.setdefault(level, []).append((detector, drawn))
+    name, uri = os.path.basename(path), image_uri(image)
+    return dict(name=name, uri=uri, width=width, height=height, panels=panels, maps=maps)
 
 
 def _panel(detector: Detector, img_id: Any, truth: Objects) -> dict[str, Any]:

@@ -101,11 +101,10 @@ class WorkDir:
         """Whether the run is at its end; its last few iterations may not be logged."""
         if self.max_position is None:
             return False
-        behind = self.max_position - self.position
         unlogged = 1 / self._steps_per_epoch
         if len(self.train) > 1:
             unlogged *= self.train[-1]['step'] - self.train[-2]['step']
-        return behind < max(unlogged, 1e-9)
+        return self.max_position - self.position < max(unlogged, 1e-9)
 
     @property
     def marks(self) -> list[tuple[int, str]]:
