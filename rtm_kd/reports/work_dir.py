@@ -5,7 +5,7 @@ import math
 import re
 import statistics
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from mmengine.config import Config
 
@@ -40,9 +40,6 @@ class WorkDir:
 
     A run that was resumed has several folders of logs; the later one counts where they overlap.
 
-    Args:
-        path (str | Path): The work dir.
-
     Attributes:
         title, colour (str): How a page shows the run, to be set; the colour is a name in
             :data:`~.page.PALETTE`.
@@ -59,7 +56,7 @@ class WorkDir:
         UsageError: If it does not exist, or has no log of MMEngine.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Union[str, Path]) -> None:
         self.path = Path(path)
         self.name = self.title = self.path.resolve().name
         self.colour = 'ink'
