@@ -252,13 +252,10 @@ def _uneven_levels(model: BaseModel, batches: list[dict]) -> list[str]:
 def effective_share_of_images(features: torch.Tensor) -> float:
     r"""Return the effective share of a batch's images that its variance comes from.
 
-    With :math:`v_n` the mean square deviation of image :math:`n` from the mean of each channel
-    over the batch, in units of that channel's variance, it is
+    With :math:`v_n` the mean square deviation of image :math:`n` in the features, (N, C, H, W),
+    from the mean of each channel over the batch, in units of that channel's variance, it is
     :math:`(\sum_n v_n)^2 / (N \sum_n v_n^2)`: 1 if all images vary alike, 1 / N if the variance
     is that of one image.
-
-    Args:
-        features (Tensor): Feature map, (N, C, H, W).
     """
     variance, mean = torch.var_mean(features, (0, 2, 3), keepdim=True, correction=0)
     v = ((features - mean).square() / variance.clamp(min=1e-12)).mean((1, 2, 3))

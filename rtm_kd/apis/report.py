@@ -10,7 +10,7 @@ from typing import Optional
 import torch
 
 from rtm_kd.reports.curves import plot_curves
-from rtm_kd.reports.facts import environments, results, settings, verdict
+from rtm_kd.reports.facts import facts, verdict
 from rtm_kd.reports.page import render_page
 from rtm_kd.reports.pictures import take_pictures
 from rtm_kd.reports.work_dir import WorkDir
@@ -31,14 +31,8 @@ def report(
 ) -> Path:
     """Write a page on one or several trainings: curves, pictures and settings.
 
-    Args:
-        work_dirs (Sequence[str]): Their work dirs. The runs may be running, finished or killed,
-            with or without a teacher.
-        out (str, optional): The file to write. Defaults to ``report.html`` in the first work dir.
-        plain (str, optional): Work dir of the student without a teacher, to compare with.
-        images (int): Validation images on which to show detections and attention, the worst of
-            twenty times as many; 0 for none.
-        device (str): Device that the detectors run on.
+    The arguments are the options of ``tools/analysis_tools/report.py``, whose ``--help`` describes
+    them. The runs may be with or without a teacher.
 
     Returns:
         Path: The file, self-contained and without scripts.
@@ -53,21 +47,16 @@ def report(
     target = Path(out) if out else Path(work_dirs[0]) / 'report.html'
     check_can_write(target, 'the page')
     _check_device(device)
-    pictures = take_pictures(runs, images, device) if images else None
-    faults = [f'{run.title}: {fault}.' for run in runs if (fault := run.fault())]
+    notes = [f'{run.title}: {fault}.' for run in runs if (fault := run.fault())]
     page = render_page(
         'report.html',
         title=', '.join(run.name for run in runs),
         verdict=verdict(runs),
-        notes=faults + (pictures.notes if pictures else []),
+        pictures=take_pictures(runs, images, device, notes) if images else {},
+        notes=notes,
         runs=runs,
         plots=plot_curves(runs),
-        pictures=pictures,
-        facts={
-            'Results': results(runs),
-            'Settings': settings(runs),
-            'Trained with': environments(runs),
-        },
+        facts=facts(runs),
         made=f'Written {datetime.datetime.now():%Y/%m/%d %H:%M} by rtm_kd {__version__} on '
         f'{machine()}.',
     )

@@ -1,6 +1,5 @@
 """Comparison of a student with and without its teacher."""
 
-import copy
 import os
 import re
 import shutil
@@ -47,17 +46,12 @@ def compare(
     run follows the other, each in its own process. A second call with the same arguments resumes,
     with more seeds it adds those.
 
-    Writes ``comparison.json``, ``comparison.html`` and ``comparison.md`` into the work dir.
+    Writes ``comparison.json``, ``comparison.html`` and ``comparison.md`` into the work dir, where
+    the runs are ``seed_<n>/plain`` and ``seed_<n>/distilled``, with the seeds 0, 1, ...
+
+    The other arguments are the options of ``tools/compare.py``, whose ``--help`` describes them.
 
     Args:
-        config (str): Path of a distillation config.
-        seeds (int): Pairs of runs, with the seeds 0, 1, ...
-        work_dir (str, optional): Defaults to ``work_dirs/<name of the config>_compare``. The
-            runs are in its ``seed_<n>/plain`` and ``seed_<n>/distilled``.
-        amp (bool): Automatic mixed precision, on both sides.
-        test (bool): Evaluate on the test images instead of the validation images.
-        restart (bool): Remove the runs of an earlier comparison from the work dir.
-        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
         stream (TextIO, optional): Where progress is shown. Defaults to stderr.
 
     Raises:
@@ -76,7 +70,7 @@ def compare(
     if checkpoint and not os.path.isfile(checkpoint):
         raise UsageError(f'there is no teacher_ckpt {checkpoint}; train the teacher first')
     if amp:
-        enable_amp(copy.deepcopy(cfg))
+        enable_amp(cfg)  # for its errors: each run does it again
     folder = Path(work_dir or os.path.join('work_dirs', f'{Path(config).stem}_compare'))
     check_output_folder('--work-dir', folder)
     folder.mkdir(parents=True, exist_ok=True)

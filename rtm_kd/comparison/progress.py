@@ -10,11 +10,7 @@ from .records import RunRecords
 
 
 class Progress:
-    """One line that keeps changing on a terminal; in a file, a line for each epoch.
-
-    Args:
-        stream (TextIO, optional): Defaults to stderr.
-    """
+    """One line that keeps changing on a terminal; in a file, a line for each epoch."""
 
     def __init__(self, stream: Optional[TextIO] = None) -> None:
         self.stream = stream or sys.stderr

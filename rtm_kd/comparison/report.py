@@ -1,33 +1,20 @@
 """Summary of a comparison as Markdown and as an HTML page."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from terminaltables import GithubFlavoredMarkdownTable
 
-from rtm_kd.reports.page import render_page
-from rtm_kd.reports.plots import COLOURS, Plot, curve, drawing, mark_event, to_svg
+from rtm_kd.reports.page import COLOURS, Plot, curve, drawing, mark_event, render_page, to_svg
 
 from .progress import clock
 from .sides import SIDES
-from .statistics import CONFIDENCE, Difference
-from .summary import Cost, Metric, Summary
+from .summary import CONFIDENCE, Cost, Difference, Metric, Summary
 
 _INTERVAL = f'{CONFIDENCE:.0%} interval'
 # Classes in a plot; of more, those with the largest gains and losses.
 _MAX_CLASSES = 30
-_METHOD = (
-    'Both sides start with the same student weights and get the same images in the same order, '
-    'augmented in the same way. They differ in the teacher alone, so the difference is taken seed '
-    'by seed. Its interval is that of the paired t-test.',
-    "What counts is the last epoch, with the EMA weights. Each run's best epoch would be the "
-    'highest of several noisy values, chosen on the images that it is reported on: too high, and '
-    'more so for the run with more noise.',
-    "Checked by digests of what the runs had: the student's first weights were the same, and so "
-    'were the images of all epochs, unless a note above says otherwise.',
-)
 
 
 def terminal_table(summary: Summary) -> str:
@@ -45,38 +32,17 @@ def terminal_table(summary: Summary) -> str:
 
 def html_page(summary: Summary) -> str:
     """Return a self-contained page without scripts."""
-    setting = summary.setting
-    several = len(setting['seeds']) > 1
-    groups: dict[str, list] = {'all': [], 'size': [], 'class': []}
-    for row in summary.metrics:
-        groups[row.group].append(_metric_row(row))
-    spread = (
-        f'mean ± standard deviation over the seeds; in brackets the {_INTERVAL} of the difference.'
-        if several
-        else 'of one seed.'
-    )
-    memory = "the GPU's" if setting['gpu'] else 'that of the process without a GPU, code included'
     return render_page(
         'comparison.html',
-        name=setting['name'],
-        kind=summary.verdict.kind,
-        verdict=summary.verdict.sentence,
-        notes=summary.notes,
-        subtitle=f'{len(setting["seeds"])} seed{"s" * several} on each side, {setting["epochs"]} '
-        f'epochs each of {setting["train_images"]} images, {setting["iterations"]} iterations',
-        figures_note=f'COCO metrics on the {setting["evaluated_images"]} {setting["split"]} '
-        f'images, {spread}',
-        class_note='One of twenty such intervals leaves 0 out by chance alone.' * several,
+        summary=summary,
+        setting=summary.setting,
+        interval=_INTERVAL,
         head=_metric_head(summary),
-        metrics=groups['all'] + groups['size'],
-        classes=groups['class'],
+        metrics=[_metric_row(row) for row in summary.metrics if row.group != 'class'],
+        classes=[_metric_row(row) for row in summary.metrics if row.group == 'class'],
         costs=[_cost_row(row) for row in summary.costs],
-        cost_note='The student is the same network on both sides, so it is as fast, and as large '
-        f'when it is exported. Memory is {memory}.',
         seeds=_seed_rows(summary),
         plots=_plots(summary),
-        method=_METHOD,
-        setting=_setting_rows(setting),
     )
 
 
@@ -116,27 +82,6 @@ def _table(rows: list[list[str]]) -> str:
     return table.table
 
 
-def _setting_rows(setting: dict[str, Any]) -> list[tuple[str, Any]]:
-    detach = setting['detach_epoch']
-    return [
-        ('config', setting['config']),
-        ('changed in it', setting['cfg_options'] or 'nothing'),
-        ('seeds', ', '.join(map(str, setting['seeds']))),
-        ('budget of a run', f'{setting["epochs"]} epochs, {setting["iterations"]} iterations'),
-        ('batch size', setting['batch_size']),
-        ('training images', setting['train_images']),
-        ('evaluated images', f'{setting["evaluated_images"]} ({setting["split"]})'),
-        ('distilled', 'to the end' if detach is None else f'in the first {detach} epochs'),
-        ('mixed precision', 'yes' if setting['amp'] else 'no'),
-        ('work dir', setting['work_dir']),
-        ('machine', '; '.join(setting['machines'])),
-        *(
-            ('versions', ', '.join(f'{name} {version}' for name, version in versions.items()))
-            for versions in setting['versions']
-        ),
-    ]
-
-
 def _plots(summary: Summary) -> list[Plot]:
     several = len(summary.setting['seeds']) > 1
     note = 'A line joins the two runs of a seed.'
@@ -160,8 +105,8 @@ def _plots(summary: Summary) -> list[Plot]:
 
 def _plot_pairs(row: Metric) -> Markup:
     with drawing(4.6, 3.0, columns=2, width_ratios=[2, 1]) as (figure, (pairs, differences)):
-        for pair in zip(row.plain.values, row.distilled.values):
-            pairs.plot((0, 1), pair, color=COLOURS['muted'], linewidth=1, zorder=1)
+        values = row.plain.values, row.distilled.values
+        pairs.plot((0, 1), values, color=COLOURS['muted'], linewidth=1, zorder=1)
         for x, side in enumerate(SIDES):
             values = getattr(row, side).values
             pairs.scatter([x] * len(values), values, s=28, color=COLOURS[side], zorder=2)
@@ -185,10 +130,8 @@ def _plot_pairs(row: Metric) -> Markup:
             ' '.join(f'{value:.3f}' for value in sample.values)
             for sample in (row.plain, row.distilled)
         )
-        return to_svg(
-            figure,
-            f'mAP of each seed, plain {plain}, distilled {distilled}; difference {row.difference}',
-        )
+        described = f'plain {plain}, distilled {distilled}; difference {row.difference}'
+        return to_svg(figure, f'mAP of each seed, {described}')
 
 
 def _plot_curves(summary: Summary) -> Markup:
@@ -205,8 +148,7 @@ def _plot_curves(summary: Summary) -> Markup:
                 curve(axes, means, side)
         if detach is not None and detach < epochs:
             mark_event(axes, detach, 'teacher detached')
-        axes.set(xlim=(0, epochs * 1.03), xlabel='epoch', ylabel='val mAP')
-        axes.set_ylim(bottom=0)
+        axes.set(xlim=(0, epochs * 1.03), ylim=(0, None), xlabel='epoch', ylabel='val mAP')
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid()
         return to_svg(figure, 'val mAP by epoch, of both sides and each seed')

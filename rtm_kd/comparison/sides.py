@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import Any, Optional
 
 from mmengine.config import Config, ConfigDict
@@ -20,14 +21,10 @@ _CONTENT = 'content of the '
 
 
 def paired_configs(cfg: Config) -> dict[str, Config]:
-    """Return the configs of both sides, which differ in the distillation alone.
+    """Return the configs of both sides of a distillation, ``'plain'`` and ``'distilled'``.
 
-    Args:
-        cfg (Config): Of a distillation.
-
-    Returns:
-        dict[str, Config]: ``'plain'`` and ``'distilled'``. Models from other config files are
-        written out, so that they stay the same when those files change.
+    They differ in the distillation alone. Models from other config files are written out, so that
+    they stay the same when those files change.
 
     Raises:
         UsageError: If it does not distil, or can't be compared at equal budgets.
@@ -67,12 +64,7 @@ def paired_configs(cfg: Config) -> dict[str, Config]:
 def teacher_config(configs: dict[str, Config]) -> tuple[Optional[Config], str]:
     """Return the config to evaluate the teacher with, on the images of the students.
 
-    Args:
-        configs (dict[str, Config]): From :func:`paired_configs`.
-
-    Returns:
-        Config | None: None if the teacher can't be evaluated.
-        str: Why not.
+    ``configs`` are from :func:`paired_configs`. If it can't be evaluated: None, and why not.
     """
     model = configs['distilled'].model
     if model.get('teacher_ckpt') is None:
@@ -107,7 +99,8 @@ def fingerprint(configs: dict[str, Config], amp: bool) -> dict[str, str]:
         files[f'{split} annotations'] = os.path.join(*parts)
     for what, path in files.items():
         if path and os.path.isfile(path):
-            flat[f'{_CONTENT}{what} {path}'] = _digest(path)
+            content = hashlib.blake2b(Path(path).read_bytes(), digest_size=16)
+            flat[f'{_CONTENT}{what} {path}'] = content.hexdigest()
     return flat
 
 
@@ -162,11 +155,3 @@ def _flat(values: Any, name: str = '') -> dict[str, str]:
     for key, value in values.items() if isinstance(values, dict) else enumerate(values):
         flat.update(_flat(value, f'{name}.{key}' if name else str(key)))
     return flat
-
-
-def _digest(path: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

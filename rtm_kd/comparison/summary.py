@@ -1,22 +1,89 @@
-"""Summary of a comparison, as it is in comparison.json."""
+"""Statistics of pairs of runs, and the summary of a comparison as it is in comparison.json."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
+
+import numpy as np
+from scipy import stats
+
+from rtm_kd.utils import UsageError
 
 from .evaluation import METRICS
 from .records import RunRecords
 from .sides import SIDES
-from .statistics import Difference, Sample, paired_difference
 
+CONFIDENCE = 0.95
 Runs = dict[str, list[RunRecords]]  # side -> run of each seed
 # Below this mAP a detector has not begun to detect.
 _NOTHING_LEARNED = 0.01
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A quantity of the runs of one side: its values, mean and standard deviation (n - 1).
+
+    A single value has no deviation, ``sd`` is None.
+    """
+
+    values: list[float]
+    mean: float
+    sd: Optional[float]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> 'Sample':
+        """Return the sample of some values."""
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return cls(list(values), float(np.mean(values)), sd)
+
+    def __str__(self) -> str:
+        return f'{self.mean:.3f}' + ('' if self.sd is None else f' ± {self.sd:.3f}')
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the second values of pairs are above the first."""
+
+    values: list[float]  # second minus first, of each pair
+    mean: float
+    # The confidence interval of the mean; None for a single pair.
+    low: Optional[float] = None
+    high: Optional[float] = None
+    # 'gain' or 'loss' if the interval is on one side of 0, else 'none'; 'unknown' without one.
+    verdict: str = 'unknown'
+
+    def __str__(self) -> str:
+        interval = '' if self.low is None else f' [{self.low:+.3f}, {self.high:+.3f}]'
+        return f'{self.mean:+.3f}{interval}'
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
+    r"""Compare pairs of values, with the interval of the paired t-test.
+
+    .. math:: \bar d \pm t_{n-1} \cdot s_d / \sqrt n
+
+    What both values of a pair share, as two runs of one seed share first weights and images,
+    drops out of the difference.
+
+    Raises:
+        UsageError: If there are no pairs, or not as many first as second values.
+    """
+    if not first or len(first) != len(second):
+        raise UsageError(f'cannot pair {len(first)} values with {len(second)}')
+    values = np.subtract(second, first)
+    mean = float(values.mean())
+    if len(values) == 1:
+        return Difference(values.tolist(), mean)
+    # Not scipy's ttest_rel: its interval is NaN if all differences are the same.
+    half = float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    low, high = mean - half, mean + half
+    verdict = 'gain' if low > 0 else 'loss' if high < 0 else 'none'
+    return Difference(values.tolist(), mean, low, high, verdict)
+
+
 @dataclass
 class Verdict:
-    """The result in a sentence; for its kind see :class:`~.statistics.Difference`."""
+    """The result in a sentence; for its kind see :class:`Difference`."""
 
     kind: str
     sentence: str
@@ -209,18 +276,16 @@ def _notes_on_runs(runs: Runs, pairing: dict) -> list[str]:
 
 
 def _costs(runs: Runs) -> list[Cost]:
-    def cost(name: str, label: str, unit: str, value: Callable[[RunRecords], float]) -> Cost:
+    def cost(name: str, label: str, value: Callable, unit: str = 'bytes') -> Cost:
         plain, distilled = map(Sample.of, _values(runs, value))
         return Cost(name, label, unit, plain, distilled, distilled.mean / plain.mean)
 
-    def trained(key: str) -> Callable[[RunRecords], float]:
-        return lambda run: run.trained[key]
-
+    weights = "student's size, its weights alone"
     return [
-        cost('training_time', 'training time, without evaluation', 's', lambda run: run.seconds),
-        cost('memory', 'peak memory', 'bytes', lambda run: run.memory),
-        cost('checkpoint', "checkpoint's size", 'bytes', trained('checkpoint_bytes')),
-        cost('student', "student's size, its weights alone", 'bytes', trained('student_bytes')),
+        cost('training_time', 'training time, without evaluation', lambda run: run.seconds, 's'),
+        cost('memory', 'peak memory', lambda run: run.memory),
+        cost('checkpoint', "checkpoint's size", lambda run: run.trained['checkpoint_bytes']),
+        cost('student', weights, lambda run: run.trained['student_bytes']),
     ]
 
 

@@ -27,10 +27,10 @@ def spatial_attention(feature: torch.Tensor) -> torch.Tensor:
     makes maps with different numbers of channels comparable.
 
     Args:
-        feature (Tensor): Feature maps, (N, C, H, W).
+        feature (Tensor): (N, C, H, W).
 
     Returns:
-        Tensor: Attention, (N, H, W), in float32; it sums to one over the positions.
+        Tensor: (N, H, W), in float32; it sums to one over the positions.
     """
     z = feature.float().flatten(2)
     z = (z - z.mean(2, keepdim=True)) / (z.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
@@ -42,8 +42,7 @@ def compared_recorders(
 ) -> dict[str, str]:
     """Return the recorders that a distillation compares: the student's -> the teacher's.
 
-    Args:
-        loss_forward_mappings (dict): See :class:`~rtm_kd.models.distillers.ConfigurableDistiller`.
+    For the mappings see :class:`~rtm_kd.models.distillers.ConfigurableDistiller`.
     """
     pairs = {}
     for mapping in loss_forward_mappings.values():
@@ -56,9 +55,7 @@ def compared_recorders(
 def attention_maps(records: Records) -> dict[str, torch.Tensor]:
     """Return the attention at each recorder: (N, h, w), on the CPU.
 
-    Args:
-        records (dict[str, list]): Recorder -> outputs of its module, the first of which counts.
-            It is left out if that is not a feature map.
+    The first output of its module counts; if that is not a feature map, the recorder is left out.
     """
     return {
         recorder: spatial_attention(outputs[0]).cpu()
@@ -68,14 +65,10 @@ def attention_maps(records: Records) -> dict[str, torch.Tensor]:
 
 
 def agreement(first: torch.Tensor, second: torch.Tensor) -> Optional[float]:
-    """Return the correlation of two models' attention over the positions.
+    """Return the correlation of two models' attention, (N, H, W), over the positions.
 
-    Args:
-        first, second (Tensor): Attention, (N, H, W).
-
-    Returns:
-        float | None: Mean over the images, 1 for the same map; None if the shapes differ or a
-        map is constant.
+    It is the mean over the images, 1 for the same map; None if the shapes differ or a map is
+    constant.
     """
     if first.shape != second.shape:
         return None
@@ -87,16 +80,13 @@ def agreement(first: torch.Tensor, second: torch.Tensor) -> Optional[float]:
 def without_padding(
     array: np.ndarray, input_shape: tuple[int, int], data_sample: BaseDataElement
 ) -> np.ndarray:
-    """Cut the padding of a detector's input off a map or an image.
+    """Return the part of a map or image that is not a detector's padding, in pixels of the input.
 
     Args:
         array (np.ndarray): (h, w) or (h, w, C); it covers the whole input.
         input_shape (tuple[int, int]): Height and width of the input, in pixels.
         data_sample (BaseDataElement): With ``ori_shape``, and ``scale_factor`` and ``pad_param``
             if the image was resized and padded above or on the left.
-
-    Returns:
-        np.ndarray: The part without padding, in pixels of the input.
     """
     height, width = input_shape
     array = cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -113,12 +103,9 @@ def draw_attention(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """Draw an attention map over a grey image: darker below an even spread, glowing above it.
 
     Args:
-        image (np.ndarray): (H, W, 3), RGB in uint8.
+        image (np.ndarray): (H, W, 3), RGB in uint8, as is the drawing.
         attention (np.ndarray): Multiples of an even spread, (h, w); 1/4 and 4 are the ends of the
             scale.
-
-    Returns:
-        np.ndarray: (H, W, 3), RGB in uint8.
     """
     height, width = image.shape[:2]
     attention = cv2.resize(attention, (width, height), interpolation=cv2.INTER_LINEAR)

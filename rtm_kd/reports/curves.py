@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from .plots import COLOURS, Plot, curve, drawing, mark_event, to_svg
+from .page import COLOURS, Plot, curve, drawing, mark_event, to_svg
 from .work_dir import DISTILL_PREFIX, STUDENT_LOSS_PREFIX, WorkDir
 
 # A page shows means of more points than this.
@@ -17,14 +17,11 @@ def plot_curves(runs: Sequence[WorkDir]) -> list[Plot]:
     """Draw mAP, each loss and the learning rate of all runs.
 
     The student's losses share the plots with those of a training without a teacher.
-
-    Args:
-        runs (Sequence[WorkDir]): At least one.
     """
     plots = []
     metric = next((metric for run in runs if (metric := run.metric())), None)
     if metric is not None:
-        evaluations = [run.val_curve(metric) for run in runs]
+        evaluations = [run.curve(metric) for run in runs]
         plots.append(_plot('val mAP', metric, runs, evaluations, markers=True))
     losses = {name.removeprefix(STUDENT_LOSS_PREFIX): None for run in runs for name in run.losses}
     if len(losses) > 1:

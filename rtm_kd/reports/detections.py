@@ -49,14 +49,11 @@ def match(instances: InstanceData, truth: Objects) -> Detections:
     """Match detections with the ground truth, as COCO does at an IoU of 0.5.
 
     In descending order of scores, each one gets the object of its class that it overlaps most
-    among those that are still free.
+    among those that are still free. Class-agnostic NMS comes first, and detections in ignored boxes
+    are left out.
 
     Args:
         instances (InstanceData): With ``bboxes`` (N, 4), ``scores`` and ``labels``.
-        truth (Objects): The ground truth.
-
-    Returns:
-        Detections: Those that class-agnostic NMS keeps, without those in ignored boxes.
     """
     instances = instances[instances.scores >= _MIN_SCORE]
     # By descending score.

@@ -109,12 +109,8 @@ def build_detectors(runs: Sequence[WorkDir], device: str, notes: list[str]) -> l
     """Build the detectors of some runs that can be built.
 
     These are the students of all runs, and the teacher and the student before training of the
-    first run that distils.
-
-    Args:
-        runs (Sequence[WorkDir]): The runs; one whose checkpoint is the teacher is not a student.
-        device (str): Where the detectors run.
-        notes (list[str]): Gets a sentence on each detector that can't be built.
+    first run that distils; a run whose checkpoint is that teacher is not a student. ``notes`` gets
+    a sentence on each detector that can't be built.
     """
     distilling = next((run for run in runs if run.distils), None)
     students: dict[str, str] = {}

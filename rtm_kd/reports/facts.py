@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from mmengine.config import Config
 
@@ -15,14 +15,6 @@ from rtm_kd.utils.config import bare_type, get_value, innermost_dataset
 from rtm_kd.utils.errors import first_few
 
 from .work_dir import WorkDir
-
-
-class Fact(NamedTuple):
-    """A row of a table: its label, its value in each run, and whether the runs differ in it."""
-
-    label: str
-    values: list[str]
-    differs: bool
 
 
 def verdict(runs: Sequence[WorkDir]) -> str:
@@ -41,29 +33,19 @@ def verdict(runs: Sequence[WorkDir]) -> str:
     )
 
 
-def results(runs: Sequence[WorkDir]) -> list[Fact]:
-    """Return how far the runs are, what they reached and how long it took."""
-    # These nearly always differ, which is not worth pointing out.
-    return [row._replace(differs=False) for row in _facts([_results(r) for r in runs])]
+def facts(runs: Sequence[WorkDir]) -> dict[str, dict[str, list[str]]]:
+    """Return the tables of a page: heading -> label of a row -> value in each run."""
+    return {
+        'Results': _rows([_results(run) for run in runs]),
+        'Settings': _rows([_settings(run.cfg) for run in runs]),
+        'Trained with': _rows([run.environment for run in runs]),
+    }
 
 
-def settings(runs: Sequence[WorkDir]) -> list[Fact]:
-    """Return the main values of the configs."""
-    return _facts([_settings(run.cfg) for run in runs])
-
-
-def environments(runs: Sequence[WorkDir]) -> list[Fact]:
-    """Return machines and versions, from the logs."""
-    return _facts([run.environment for run in runs])
-
-
-def _facts(columns: Sequence[Mapping[str, Any]]) -> list[Fact]:
-    rows = []
-    for label in dict.fromkeys(label for column in columns for label in column):
-        values = [_text(column.get(label)) for column in columns]
-        if any(values):
-            rows.append(Fact(label, values, len(set(values)) > 1))
-    return rows
+def _rows(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    labels = dict.fromkeys(label for column in columns for label in column)
+    rows = {label: [_text(column.get(label)) for column in columns] for label in labels}
+    return {label: values for label, values in rows.items() if any(values)}
 
 
 def _text(value: Any) -> str:
@@ -80,7 +62,7 @@ def _text(value: Any) -> str:
 
 def _best(work_dir: WorkDir) -> Optional[tuple[float, float]]:
     metric = work_dir.metric()
-    points = work_dir.val_curve(metric) if metric else []
+    points = work_dir.curve(metric) if metric else []
     points = [point for point in points if not math.isnan(point[1])]
     return max(points, key=lambda point: point[1], default=None)
 
@@ -98,8 +80,8 @@ def _results(work_dir: WorkDir) -> dict[str, Any]:
     found: dict[str, Any] = {'work dir': work_dir.path, 'state': _state(work_dir)}
     if best is not None:
         found[f'best {metric}'] = f'{best[1]:.3f} ({work_dir.unit} {best[0]:g})'
-        found[f'last {metric}'] = f'{work_dir.val_curve(metric)[-1][1]:.3f}'
-        half = work_dir.val_curve(f'{metric}_50')
+        found[f'last {metric}'] = f'{work_dir.curve(metric)[-1][1]:.3f}'
+        half = work_dir.curve(f'{metric}_50')
         if half:
             found['at an IoU of 0.5, last'] = f'{half[-1][1]:.3f}'
     for distilling, what in ((True, 'with the teacher'), (False, 'without a teacher')):

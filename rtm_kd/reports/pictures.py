@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import mmcv
 import numpy as np
@@ -25,50 +25,9 @@ _SEARCHED = 20
 _PHOTO_SIZE, _MAP_SIZE = 640, 320
 
 
-class Box(NamedTuple):
-    """A box in a photo: its corner and size in pixels of the image, and what it is."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    label: int
-    text: str
-    kind: str  # 'truth', 'right', 'wrong' or 'missed'
-
-
-class Panel(NamedTuple):
-    """A photo with the boxes of one detector, or of the ground truth."""
-
-    title: str
-    colour: str
-    caption: str
-    boxes: list[Box]
-
-
-class Photo(NamedTuple):
-    """A validation image, with a panel for each detector."""
-
-    name: str
-    uri: str
-    width: int
-    height: int
-    panels: list[Panel]
-    maps: dict[str, list[tuple[Detector, str]]]  # by level; the attention of each is a URI
-
-
-class Pictures(NamedTuple):
-    """All pictures of a page."""
-
-    notes: list[str]  # what could not be shown, and why
-    photos: Sequence[Photo] = ()  # the worst first
-    # Level -> title of a detector -> agreement of its attention with the teacher's.
-    agreements: dict[str, dict[str, Optional[float]]] = {}
-    classes: dict[int, str] = {}  # those of the boxes
-    searched: int = 0  # number of images among which the worst were looked for
-
-
-def take_pictures(runs: Sequence[WorkDir], num_images: int, device: str) -> Pictures:
+def take_pictures(
+    runs: Sequence[WorkDir], num_images: int, device: str, notes: list[str]
+) -> dict[str, Any]:
     """Run the detectors of some runs on validation images.
 
     See :func:`~.detectors.build_detectors` for which they are.
@@ -77,11 +36,13 @@ def take_pictures(runs: Sequence[WorkDir], num_images: int, device: str) -> Pict
         runs (Sequence[WorkDir]): The images are those of the first one whose data are there.
         num_images (int): Images to show: those on which students and ground truth disagree most.
         device (str): Where the detectors run, ``'cpu'`` or ``'cuda:0'`` for example.
+        notes (list[str]): Gets a sentence on what can't be shown.
 
     Returns:
-        Pictures: Without photos where nothing can be shown; the notes say why.
+        dict: ``'photos'``, the worst first, among ``'searched'`` images; ``'classes'``: label ->
+        name of those in the photos; ``'agreements'``: level -> title of a detector -> agreement of
+        its attention with the teacher's. Empty if nothing can be shown.
     """
-    notes: list[str] = []
     logger = MMLogger.get_current_instance()
     with ExitStack() as stack:
         # MMEngine logs how each weight is initialised.
@@ -91,10 +52,10 @@ def take_pictures(runs: Sequence[WorkDir], num_images: int, device: str) -> Pict
         detectors = build_detectors(runs, device, notes)
         if any(detector.detects or detector.sources for detector in detectors):
             return _pictures(detectors, num_images, notes)
-    return Pictures(notes)
+    return {}
 
 
-def _pictures(detectors: Sequence[Detector], num_images: int, notes: list[str]) -> Pictures:
+def _pictures(detectors: Sequence[Detector], num_images: int, notes: list[str]) -> dict[str, Any]:
     images = detectors[0].images
     ids = list(images.indices)
     searched = min(len(ids), num_images * _SEARCHED)
@@ -124,13 +85,13 @@ def _pictures(detectors: Sequence[Detector], num_images: int, notes: list[str]) 
     # Most mistakes of the students first; of equal ones the fewest of the teacher.
     worst = sorted(truths, key=lambda i: (-mistakes(i, 'student'), mistakes(i, 'teacher')))
     photos = [_photo(detectors, img_id, truths[img_id]) for img_id in worst[:num_images]]
-    labels = {box.label for photo in photos for panel in photo.panels for box in panel.boxes}
-    return Pictures(
-        notes,
-        photos,
-        _agreements(detectors),
-        {label: images.classes[label] for label in sorted(labels)},
-        len(truths),
+    panels = [panel for photo in photos for panel in photo['panels']]
+    labels = {box['label'] for panel in panels for box in panel['boxes']}
+    return dict(
+        photos=photos,
+        searched=len(truths),
+        classes={label: images.classes[label] for label in sorted(labels)},
+        agreements=_agreements(detectors),
     )
 
 
@@ -163,7 +124,8 @@ def _attending(detectors: Sequence[Detector]) -> list[Detector]:
     )
 
 
-def _photo(detectors: Sequence[Detector], img_id: Any, truth: Objects) -> Photo:
+def _photo(detectors: Sequence[Detector], img_id: Any, truth: Objects) -> dict[str, Any]:
+    """Return an image with a panel for each detector, and by level the attention of each."""
     images = detectors[0].images
     path = images.info(img_id)['img_path']
     image = mmcv.imfrombytes(get(path), channel_order='rgb')
@@ -174,8 +136,9 @@ def _photo(detectors: Sequence[Detector], img_id: Any, truth: Objects) -> Photo:
         _box(bbox, label, images.classes[label], 'truth')
         for bbox, label in zip(truth.bboxes, truth.labels)
     ]
+    caption = f'objects: {len(objects)}'
     panels = [
-        Panel('ground truth', 'ink', f'objects: {len(objects)}', objects),
+        dict(title='ground truth', colour='ink', caption=caption, boxes=objects),
         *(_panel(one, img_id, truth) for one in detectors if one.detects),
     ]
     small = mmcv.imrescale(image, (_MAP_SIZE, _MAP_SIZE))
@@ -185,12 +148,13 @@ def _photo(detectors: Sequence[Detector], img_id: Any, truth: Objects) -> Photo:
         for level, (attention,) in seen.attention.items():
             multiples = (attention * attention.numel()).numpy()
             multiples = without_padding(multiples, seen.input_shape, seen.data_sample)
-            uri = image_uri(draw_attention(small, multiples))
-            maps.setdefault(level, []).append((detector, uri))
-    return Photo(os.path.basename(path), image_uri(image), width, height, panels, maps)
+            drawn = image_uri(draw_attention(small, multiples))
+            maps.setdefault(level, []).append((detector, drawn))
+    name, uri = os.path.basename(path), image_uri(image)
+    return dict(name=name, uri=uri, width=width, height=height, panels=panels, maps=maps)
 
 
-def _panel(detector: Detector, img_id: Any, truth: Objects) -> Panel:
+def _panel(detector: Detector, img_id: Any, truth: Objects) -> dict[str, Any]:
     classes, detections = detector.images.classes, detector.detections(img_id)
     boxes = [
         _box(bbox, label, f'{classes[label]} {score:.2f}', 'right' if hit >= 0 else 'wrong')
@@ -201,11 +165,12 @@ def _panel(detector: Detector, img_id: Any, truth: Objects) -> Panel:
         boxes.append(_box(truth.bboxes[i], label, f'{classes[label]}, missed', 'missed'))
     missed, wrong = num_disagreements(detections, truth)
     caption = f'{missed} missed, {wrong} not there; scores from {detector.score_thr:.2f}'
-    return Panel(detector.title, detector.colour, caption, boxes)
+    return dict(title=detector.title, colour=detector.colour, caption=caption, boxes=boxes)
 
 
-def _box(bbox: np.ndarray, label: int, text: str, kind: str) -> Box:
+def _box(bbox: np.ndarray, label: int, text: str, kind: str) -> dict[str, Any]:
+    """Return a box in pixels of the image; its kind is 'truth', 'right', 'wrong' or 'missed'."""
     x1, y1, x2, y2 = (round(value, 1) for value in bbox.tolist())
     # The right side of an untrained model's box may be left of its left side.
     width, height = (max(0.0, round(side, 1)) for side in (x2 - x1, y2 - y1))
-    return Box(x1, y1, width, height, int(label), text, kind)
+    return dict(x=x1, y=y1, width=width, height=height, label=int(label), text=text, kind=kind)

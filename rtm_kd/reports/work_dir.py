@@ -5,7 +5,7 @@ import math
 import re
 import statistics
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from mmengine.config import Config
 
@@ -40,17 +40,12 @@ class WorkDir:
 
     A run that was resumed has several folders of logs; the later one counts where they overlap.
 
-    Args:
-        path (str | Path): The work dir.
-
     Attributes:
-        name (str): Name of the folder.
         title, colour (str): How a page shows the run, to be set; the colour is a name in
-            :data:`~.plots.PALETTE`.
+            :data:`~.page.PALETTE`.
         cfg (Config | None): The config as MMEngine dumped it, None if it can't be read.
-        train (list[dict]): A line for each logged training iteration, with its ``step``.
-        val (list[dict]): A line for each evaluation; ``step`` counts epochs, or iterations if the
-            run does.
+        train, val (list[dict]): A line for each logged iteration, and for each evaluation. In
+            ``val`` their ``step`` counts epochs, or iterations if the run does.
         unit (str): What the run counts, ``'epoch'`` or ``'iteration'``.
         environment (dict[str, str]): Machine and versions, from the log.
         distils (bool): Whether the config has a teacher.
@@ -61,7 +56,7 @@ class WorkDir:
         UsageError: If it does not exist, or has no log of MMEngine.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Union[str, Path]) -> None:
         self.path = Path(path)
         self.name = self.title = self.path.resolve().name
         self.colour = 'ink'
@@ -103,11 +98,10 @@ class WorkDir:
         """Whether the run is at its end; its last few iterations may not be logged."""
         if self.max_position is None:
             return False
-        behind = self.max_position - self.position
         unlogged = 1 / self._steps_per_epoch
         if len(self.train) > 1:
             unlogged *= self.train[-1]['step'] - self.train[-2]['step']
-        return behind < max(unlogged, 1e-9)
+        return self.max_position - self.position < max(unlogged, 1e-9)
 
     @property
     def marks(self) -> list[tuple[int, str]]:
@@ -132,12 +126,8 @@ class WorkDir:
         return sorted(names, key=lambda name: (name.startswith(DISTILL_PREFIX), name == 'loss'))
 
     def curve(self, name: str) -> list[tuple[float, float]]:
-        """Return (position, value) of a training quantity, NaN for NaN and Inf."""
-        return _points(self.train, name, self._steps_per_epoch)
-
-    def val_curve(self, metric: str) -> list[tuple[float, float]]:
-        """Return (position, value) of a validation metric, NaN for NaN and Inf."""
-        return _points(self.val, metric, 1)
+        """Return (position, value) of a training quantity or a metric, NaN for NaN and Inf."""
+        return _points(self.train, name, self._steps_per_epoch) or _points(self.val, name, 1)
 
     def metric(self) -> Optional[str]:
         """Return the name of the mAP, None before the first evaluation."""
@@ -178,8 +168,7 @@ class WorkDir:
         """Return a sentence on the losses and metrics that were NaN or Inf, None if none was."""
         first = {}
         for name in filter(None, [*self.losses, self.metric()]):
-            points = self.curve(name) or self.val_curve(name)
-            bad = [position for position, value in points if math.isnan(value)]
+            bad = [position for position, value in self.curve(name) if math.isnan(value)]
             if bad:
                 first[name] = bad[0]
         if not first:

@@ -78,7 +78,7 @@ def test_reads_losses_metrics_marks_and_environment(write):
     assert run.losses == ['student.loss_cls', 'loss', 'distill.loss_pkd_fpn0']
     assert run.curve('student.loss_cls') == [(0.5, 2.0), (1.0, 1.0)]
     assert run.metric() == 'coco/bbox_mAP'
-    assert run.val_curve('coco/bbox_mAP') == [(1, 0.25)]
+    assert run.curve('coco/bbox_mAP') == [(1, 0.25)]
     assert run.marks == [(2, 'teacher detached'), (3, 'pipeline switch')]
     assert run.distils and not run.finished and run.position == 1
     assert run.environment['GPU'] == 'NVIDIA H200' and run.environment['Python'] == '3.11.7'
@@ -91,7 +91,7 @@ def test_iterations_logged_twice_are_read_from_the_later_start(write):
     later = [trained(14, loss=9.0), trained(18, loss=8.0), evaluated(2, 0.3)]
     run = WorkDir(write(later, time='20260102_050000'))
     assert run.curve('loss') == [(0.5, 1.0), (1.0, 1.0), (1.4, 9.0), (1.8, 8.0)]
-    assert run.val_curve('coco/bbox_mAP') == [(1, 0.1), (2, 0.3)]
+    assert run.curve('coco/bbox_mAP') == [(1, 0.1), (2, 0.3)]
     # A test in the same work dir adds no training lines and removes none.
     assert WorkDir(write([], time='20260102_060000')).curve('loss') == run.curve('loss')
 

@@ -35,8 +35,7 @@ from rtm_kd.comparison.sides import (
     paired_configs,
     teacher_config,
 )
-from rtm_kd.comparison.statistics import paired_difference
-from rtm_kd.comparison.summary import summarise
+from rtm_kd.comparison.summary import paired_difference, summarise
 from rtm_kd.engine.hooks import RunRecordHook
 from rtm_kd.models.distillers import ConfigurableDistiller
 from rtm_kd.registry import HOOKS, MODELS
