@@ -1,6 +1,7 @@
-"""A traceable detector, from pixels to the boxes and scores of every prior."""
+"""A detector that can be traced, from pixels to the boxes and scores of every prior."""
 
 import copy
+import warnings
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -54,9 +55,9 @@ class Selection:
         return cls(
             score_thr=test_cfg.get('score_thr', -1),
             nms_pre=test_cfg.get('nms_pre', 100000),
-            multi_label=test_cfg.get('multi_label', False) and num_classes > 1,
+            multi_label=bool(test_cfg.get('multi_label')) and num_classes > 1,
             iou_threshold=nms['iou_threshold'],
-            class_agnostic=nms.get('class_agnostic', False),
+            class_agnostic=bool(nms.get('class_agnostic')),
             min_bbox_size=test_cfg.get('min_bbox_size', -1),
             max_per_img=None if test_cfg.get('yolox_style') else test_cfg['max_per_img'],
         )
@@ -181,3 +182,41 @@ def _check_head(model: BaseModel) -> None:
             'TorchScript are for the heads of MMYOLO that find boxes and nothing else, those of '
             'RTMDet, YOLOv5, YOLOv6, YOLOv7, YOLOv8, YOLOX and PP-YOLOE'
         )
+
+
+def traced(network: DetectionNetwork) -> Any:
+    """Return a network as a TorchScript program, for any number and size of images.
+
+    Raises:
+        ValueError: If this torch can't compute it on a CPU in the network's precision, or an
+            ordinary image exceeds the range of float16.
+    """
+    example = example_images(network)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # About assertions that a trace leaves out, and about torch's newer formats.
+            warnings.simplefilter('ignore')
+            program = torch.jit.trace(network, example, check_trace=False)
+            outputs = program(example)
+    except RuntimeError as error:
+        if network.dtype == torch.float32 or 'Half' not in str(error):
+            raise
+        raise UsageError(
+            f'--half: torch {torch.__version__} does not compute in float16 on a CPU, which '
+            'the export needs to; leave --half out, or export with a newer torch'
+        ) from error
+    if network.dtype == torch.float16 and not all(output.isfinite().all() for output in outputs):
+        raise UsageError(
+            "--half: the network's values exceed the range of float16; leave --half out"
+        )
+    return program
+
+
+def example_images(network: DetectionNetwork) -> Tensor:
+    """Return an image of noise that a network takes, uint8 of shape (1, 3, 64, 96) or larger.
+
+    Small because float16 on a CPU is slow, and not square so that height and width differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = (1, 3, 2 * network.stride, 3 * network.stride)
+    return torch.randint(256, size, generator=generator, dtype=torch.uint8)
