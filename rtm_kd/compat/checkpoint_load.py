@@ -84,9 +84,10 @@ def _is_trusted(path: str) -> bool:
 
 def _read(file: Any, map_location: Any) -> Any:
     start = file.tell()
+    head = file.read(tarfile.BLOCKSIZE)
     size = file.seek(0, os.SEEK_END) - start
     file.seek(start)
-    pickle_module = PickleModule(_records(file, size), size)
+    pickle_module = PickleModule(_records(file, head, size), size)
     file.seek(start)
     content = torch.load(
         file, map_location=map_location, pickle_module=pickle_module, weights_only=False
@@ -95,16 +96,13 @@ def _read(file: Any, map_location: Any) -> Any:
     return content
 
 
-def _records(file: Any, size: int) -> Optional[dict[str, int]]:
+def _records(file: Any, head: bytes, size: int) -> Optional[dict[str, int]]:
     """Return the sizes of a zip archive's records, None for a file of torch before 1.6.
 
     Raises:
         UnsafeCheckpointError: For TorchScript and tar, which torch reads without an unpickler.
         UnpicklingError: If an archive holds more than its file, or the file is of no format.
     """
-    start = file.tell()
-    head = file.read(tarfile.BLOCKSIZE)
-    file.seek(start)
     if head.startswith(b'PK\x03\x04'):
         # The reader that torch.load itself uses.
         reader = torch._C.PyTorchFileReader(file)
