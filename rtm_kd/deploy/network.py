@@ -19,25 +19,15 @@ _NMS_KEYS = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
 
 @dataclass(frozen=True)
 class Selection:
-    """Which boxes a detector returns: the ``test_cfg`` of MMYOLO's heads.
+    """Which boxes a detector returns: the ``test_cfg`` of MMYOLO's heads."""
 
-    Attributes:
-        score_thr (float): Scores must be above it.
-        nms_pre (int): Maximum number of boxes per image that NMS gets.
-        multi_label (bool): Whether a prior can have several classes.
-        iou_threshold (float): A box that overlaps a better one by more is dropped.
-        class_agnostic (bool): Whether boxes of other classes count too.
-        min_bbox_size (float): Boxes must be wider and higher, in pixels; below 0 for any size.
-        max_per_img (int, optional): Maximum number of boxes kept per image, None for all.
-    """
-
-    score_thr: float
-    nms_pre: int
-    multi_label: bool
-    iou_threshold: float
-    class_agnostic: bool
-    min_bbox_size: float
-    max_per_img: Optional[int]
+    score_thr: float  # scores must be above it
+    nms_pre: int  # maximum number of boxes per image that NMS gets
+    multi_label: bool  # whether a prior can have several classes
+    iou_threshold: float  # a box that overlaps a better one by more is dropped
+    class_agnostic: bool  # whether boxes of other classes count too
+    min_bbox_size: float  # boxes must be wider and higher, in pixels; below 0 for any size
+    max_per_img: Optional[int]  # maximum number of boxes kept per image, None for all
 
     @classmethod
     def from_test_cfg(cls, test_cfg: dict, num_classes: int) -> 'Selection':

@@ -162,13 +162,12 @@ class Detector(nn.Module):
 
         In blocks: box by box takes up to fifty times as long.
         """
-        number = boxes.shape[0]
-        limit = number if self.max_per_img is None else self.max_per_img
-        index = torch.arange(number, device=boxes.device)
+        index = torch.arange(boxes.shape[0], device=boxes.device)
+        limit = boxes.shape[0] if self.max_per_img is None else self.max_per_img
         kept = index[:0]
-        start = 0
-        while start < number and kept.shape[0] < limit:
-            block = index[start : start + 512]
+        for block in index.split(512):
+            if kept.shape[0] >= limit:
+                break
             block = block[self.overlaps(boxes[kept], boxes[block]).any(0).logical_not()]
             by_better = self.overlaps(boxes[block], boxes[block]).triu(1)
             # A box stays if no better box that stays overlaps it. After n rounds the first n boxes
@@ -180,7 +179,6 @@ class Detector(nn.Module):
                 settled = bool((still == stays).all())
                 stays = still
             kept = torch.cat([kept, block[stays]])
-            start += 512
         return kept[:limit]
 
     def overlaps(self, ones: Tensor, others: Tensor) -> Tensor:
