@@ -291,11 +291,9 @@ def convert_to_student(
 
 
 def save_detector(content: dict[str, Any], target: Path) -> None:
-    """Write the weights of a distillation's student, or of a plain model, and the rest of ``meta``.
+    """Write the weights of a student or plain model that :func:`read_checkpoint` has returned.
 
-    Args:
-        content (dict): Returned by :func:`read_checkpoint`. The training's config is left out.
-        target (Path): The file to write.
+    With its ``meta``, except for the training's config.
     """
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     file = io.BytesIO()
