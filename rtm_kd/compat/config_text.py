@@ -15,13 +15,13 @@ import os
 import re
 from typing import Any, Optional
 
-import mmengine
 import mmengine.config.config as mmengine_config
 import yaml
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.fileio.handlers import yaml_handler
-from mmengine.utils import digit_version
+
+from .mmengine_0_10 import applies as applies
 
 _FILE_VARIABLE = re.compile(
     r'\{\{\s*(fileDirname|fileBasename|fileBasenameNoExtension|fileExtname)\s*\}\}'
@@ -81,10 +81,6 @@ def _substitute_predefined_vars(filename: str, temp_config_name: str) -> None:
 def _escaped(value: str) -> str:
     # Python, JSON and double-quoted YAML share this escape.
     return _NOT_IN_A_LITERAL.sub(lambda match: f'\\u{ord(match[0]):04x}', value)
-
-
-def applies() -> bool:
-    return digit_version(mmengine.__version__) < digit_version('0.11')
 
 
 def enable() -> None:
