@@ -126,10 +126,9 @@ class DetectionNetwork(nn.Module):
         return self.bbox_coder.decode(priors[None], _flat(bbox_preds, 4), strides), scores
 
     def _priors(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the priors and their strides, computed from tensors alone.
+        """Return the priors and their strides.
 
-        MMDetection's prior generator takes the sizes as numbers, which a tracer turns into
-        constants.
+        MMDetection's generator takes sizes as numbers, which a tracer turns into constants.
         """
         priors, strides = [], []
         for index, level in enumerate(levels):
