@@ -13,6 +13,7 @@ Can go: when MMEngine replaces values in the parsed config.
 import functools
 import os
 import re
+from pathlib import Path
 from typing import Any, Optional
 
 import mmengine.config.config as mmengine_config
@@ -71,11 +72,9 @@ def _substitute_predefined_vars(filename: str, temp_config_name: str) -> None:
         fileBasenameNoExtension=stem,
         fileExtname=suffix,
     )
-    with open(filename, encoding='utf-8') as file:
-        text = file.read()
+    text = Path(filename).read_text(encoding='utf-8')
     text = _FILE_VARIABLE.sub(lambda match: _escaped(values[match[1]]), text)
-    with open(temp_config_name, 'w', encoding='utf-8') as file:
-        file.write(text)
+    Path(temp_config_name).write_text(text, encoding='utf-8')
 
 
 def _escaped(value: str) -> str:

@@ -93,8 +93,7 @@ class DetectionNetwork(nn.Module):
         self.register_buffer('like', torch.zeros(1, dtype=self.dtype))
         self.backbone, self.neck = model.backbone, model.neck if model.with_neck else None
         self.bbox_head = model.bbox_head
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
+        self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute boxes and scores.

@@ -25,10 +25,10 @@ _SECONDS_FOR_THE_FIRST = 10
 
 
 def printable(text: object) -> str:
-    """Return a text as one line of at most 2000 characters that is safe to print on a terminal.
+    """Return a text, which may have names from files, as one line that is safe on a terminal.
 
-    Most messages contain names and paths from files: characters that are not printable, such as
-    escapes and line ends, are escaped, and the middle of a long text is left out.
+    Characters that are not printable, such as line ends, are escaped, and the middle of a text of
+    more than 2000 characters is left out.
     """
     # Shortened before as well, or megabytes would be escaped.
     return _shortened(
