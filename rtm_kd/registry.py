@@ -3,19 +3,16 @@
 import inspect
 from typing import Optional
 
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine import registry as roots
 from mmengine.registry import Registry
 
 SCOPE = 'rtm_kd'
 
-DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['rtm_kd.datasets'])
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['rtm_kd.engine'])
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['rtm_kd.models'])
+DATASETS = Registry('dataset', parent=roots.DATASETS, scope=SCOPE, locations=['rtm_kd.datasets'])
+HOOKS = Registry('hook', parent=roots.HOOKS, scope=SCOPE, locations=['rtm_kd.engine'])
+MODELS = Registry('model', parent=roots.MODELS, scope=SCOPE, locations=['rtm_kd.models'])
 OPTIM_WRAPPERS = Registry(
-    'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=['rtm_kd.engine']
+    'optim_wrapper', parent=roots.OPTIM_WRAPPERS, scope=SCOPE, locations=['rtm_kd.engine']
 )
 
 

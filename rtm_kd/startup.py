@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 #: Process id of the launcher that this process ends with.
 LAUNCHER = 'RTM_KD_LAUNCHER'
@@ -28,14 +29,24 @@ def name_stop_while_importing() -> None:
     shown = sys.excepthook
 
     def say(kind, error, trace) -> None:
-        if not issubclass(kind, KeyboardInterrupt) or sys.flags.dev_mode:
-            shown(kind, error, trace)
-            return
-        if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
-            print('\nstopped', file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        if issubclass(kind, KeyboardInterrupt) and not sys.flags.dev_mode:
+            stop()
+        shown(kind, error, trace)
 
     sys.excepthook = say
+
+
+def process_rank() -> str:
+    """Return the rank of this process, as its launcher set it."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
+
+
+def stop(after_ctrl_c: str = '') -> NoReturn:
+    """Exit with status 130, and with one line, printed by the first process, on how to resume."""
+    if process_rank() == '0':
+        # Starts on a new line, after the ^C of the terminal or a progress bar.
+        print('\nstopped' + ('; ' + after_ctrl_c if after_ctrl_c else ''), file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
 
 
 def have_a_home() -> None:

@@ -4,6 +4,7 @@ One module per fault. Each says which versions it is for and when it can go, and
 of :mod:`rtm_kd`. Its ``applies()`` tells whether the fault is there, its ``enable()`` fixes it.
 """
 
+import functools
 from importlib import import_module
 
 _FIXES = tuple(
@@ -24,15 +25,11 @@ _FIXES = tuple(
         'known_warnings',
     )
 )
-_enabled = False
 
 
+@functools.cache
 def enable() -> None:
     """Enable every fix whose fault is there. Calling it again does nothing."""
-    global _enabled
-    if _enabled:
-        return
-    _enabled = True
     for fix in _FIXES:
         if fix.applies():
             fix.enable()

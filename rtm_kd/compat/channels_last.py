@@ -19,17 +19,14 @@ def to_channels_last(model: nn.Module) -> None:
     """Convert a model that is to be trained to the channels_last memory format, in place."""
     model.to(memory_format=torch.channels_last)
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and _breaks(module):
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.kernel_size == (1, 1)
+            and module.stride != (1, 1)
+            and module.in_channels // module.groups < _BLOCK
+        ):
             module.to(memory_format=torch.contiguous_format)
             module.register_forward_pre_hook(_contiguous)
-
-
-def _breaks(conv: nn.Conv2d) -> bool:
-    return (
-        conv.kernel_size == (1, 1)
-        and conv.stride != (1, 1)
-        and conv.in_channels // conv.groups < _BLOCK
-    )
 
 
 def _contiguous(module: nn.Module, args: tuple) -> tuple:

@@ -18,6 +18,7 @@ import os
 import pickle
 import re
 import tarfile
+from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import urlparse
 
@@ -25,9 +26,7 @@ import mmengine.runner.checkpoint as mmengine_checkpoint
 import torch
 from mmengine.logging import print_log
 
-from .unpickler import REPEATED, PickleModule, Unpickler, UnsafeCheckpointError, check_nesting
-
-__all__ = ['Unpickler', 'UnsafeCheckpointError', 'check_hash', 'load', 'load_url']
+from .unpickler import REPEATED, PickleModule, UnsafeCheckpointError, check_nesting
 
 TRUST = 'RTM_KD_TRUST'
 _MOST_RECORDS = 100_000
@@ -41,10 +40,7 @@ _PUBLISHED = re.compile(r'-([0-9a-f]{8,64})\.pth$')
 def load(file: Any, map_location: Any = None, weights_only: Any = None) -> Any:
     """Read a checkpoint as ``torch.load`` does, without running anything in it.
 
-    Args:
-        file (str | BinaryIO): Path or opened file.
-        map_location: As ``torch.load`` takes it.
-        weights_only: Ignored; later releases of MMEngine pass it.
+    ``weights_only``, which later releases of MMEngine pass, is ignored.
 
     Raises:
         UnsafeCheckpointError: If the file asks for anything but tensors and plain data; the
@@ -88,9 +84,10 @@ def _is_trusted(path: str) -> bool:
 
 def _read(file: Any, map_location: Any) -> Any:
     start = file.tell()
+    head = file.read(tarfile.BLOCKSIZE)
     size = file.seek(0, os.SEEK_END) - start
     file.seek(start)
-    pickle_module = PickleModule(_records(file, size), size)
+    pickle_module = PickleModule(_records(file, head, size), size)
     file.seek(start)
     content = torch.load(
         file, map_location=map_location, pickle_module=pickle_module, weights_only=False
@@ -99,16 +96,13 @@ def _read(file: Any, map_location: Any) -> Any:
     return content
 
 
-def _records(file: Any, size: int) -> Optional[dict[str, int]]:
+def _records(file: Any, head: bytes, size: int) -> Optional[dict[str, int]]:
     """Return the sizes of a zip archive's records, None for a file of torch before 1.6.
 
     Raises:
         UnsafeCheckpointError: For TorchScript and tar, which torch reads without an unpickler.
         UnpicklingError: If an archive holds more than its file, or the file is of no format.
     """
-    start = file.tell()
-    head = file.read(tarfile.BLOCKSIZE)
-    file.seek(start)
     if head.startswith(b'PK\x03\x04'):
         # The reader that torch.load itself uses.
         reader = torch._C.PyTorchFileReader(file)
@@ -130,23 +124,16 @@ def _records(file: Any, size: int) -> Optional[dict[str, int]]:
     return None
 
 
-def check_hash(path: str, published_as: str) -> None:
-    """Raise if a published name has a hash and the file has another one.
-
-    Raises:
-        UnpicklingError: Naming both hashes.
-    """
-    match = _PUBLISHED.search(published_as)
+def check_hash(path: str) -> None:
+    """Raise UnpicklingError if a file's name has a hash and the file has another one."""
+    match = _PUBLISHED.search(path)
     if match is None:
         return
-    sha256 = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(2**20):
-            sha256.update(block)
-    if not sha256.hexdigest().startswith(match[1]):
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if not digest.startswith(match[1]):
         raise pickle.UnpicklingError(
-            f'{path} is damaged: its SHA-256 begins with {sha256.hexdigest()[:8]}, its name '
-            f'says {match[1]}; delete it and download it again'
+            f'{path} is damaged: its SHA-256 begins with {digest[:8]}, its name says {match[1]}; '
+            'delete it and download it again'
         )
 
 
@@ -171,7 +158,7 @@ def load_url(
     path = os.path.join(folder, name)
     if not os.path.exists(path):
         torch.hub.download_url_to_file(url, path, progress=progress)
-    check_hash(path, name)
+    check_hash(path)
     try:
         return load(path, map_location)
     except UnsafeCheckpointError:

@@ -17,11 +17,11 @@ import os
 from pathlib import Path
 from typing import Any, Optional, Union
 
-import mmengine
 from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
-from mmengine.utils import digit_version
+
+from .mmengine_0_10 import applies as applies
 
 
 def _put(self: LocalBackend, obj: bytes, filepath: Union[str, Path]) -> None:
@@ -100,10 +100,6 @@ def _own_best(hook: CheckpointHook, info: dict, suffix: str) -> Optional[str]:
     # This folder has no best checkpoint yet.
     info.pop(f'best_score{suffix}', None)
     return None
-
-
-def applies() -> bool:
-    return digit_version(mmengine.__version__) < digit_version('0.11')
 
 
 def enable() -> None:

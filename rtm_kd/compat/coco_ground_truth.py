@@ -53,15 +53,10 @@ def enable() -> None:
 
 
 def complete_annotations(content: Any, keep_ids: bool = False) -> bool:
-    """Add what follows from the rest of a COCO file, and leave what is wrong as it is.
+    """Add what follows from the rest of a COCO file, in place, and leave what is wrong as it is.
 
-    Args:
-        content: What the file holds; changed in place.
-        keep_ids (bool): Number the annotations only if their ids don't tell them apart, and
-            not if only the evaluation could not use them.
-
-    Returns:
-        bool: Whether anything was changed.
+    With ``keep_ids`` annotations are numbered only if their ids don't tell them apart, and not if
+    only the evaluation could not use them. Returns whether anything was changed.
     """
     images, annotations, categories = (
         _dicts(content, key) for key in ('images', 'annotations', 'categories')

@@ -11,13 +11,9 @@ Can go: when MMEngine does the same.
 import copy
 import functools
 
-import mmengine
 from mmengine.runner import Runner
-from mmengine.utils import digit_version
 
-
-def applies() -> bool:
-    return digit_version(mmengine.__version__) < digit_version('0.11')
+from .mmengine_0_10 import applies as applies
 
 
 def enable() -> None:

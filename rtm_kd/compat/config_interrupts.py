@@ -10,13 +10,9 @@ Can go: when MMEngine catches only ``Exception`` there.
 
 import functools
 
-import mmengine
 from mmengine.config import Config
-from mmengine.utils import digit_version
 
-
-def applies() -> bool:
-    return digit_version(mmengine.__version__) < digit_version('0.11')
+from .mmengine_0_10 import applies as applies
 
 
 def enable() -> None:

@@ -13,15 +13,16 @@ Can go: when MMEngine replaces values in the parsed config.
 import functools
 import os
 import re
+from pathlib import Path
 from typing import Any, Optional
 
-import mmengine
 import mmengine.config.config as mmengine_config
 import yaml
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.fileio.handlers import yaml_handler
-from mmengine.utils import digit_version
+
+from .mmengine_0_10 import applies as applies
 
 _FILE_VARIABLE = re.compile(
     r'\{\{\s*(fileDirname|fileBasename|fileBasenameNoExtension|fileExtname)\s*\}\}'
@@ -71,20 +72,14 @@ def _substitute_predefined_vars(filename: str, temp_config_name: str) -> None:
         fileBasenameNoExtension=stem,
         fileExtname=suffix,
     )
-    with open(filename, encoding='utf-8') as file:
-        text = file.read()
+    text = Path(filename).read_text(encoding='utf-8')
     text = _FILE_VARIABLE.sub(lambda match: _escaped(values[match[1]]), text)
-    with open(temp_config_name, 'w', encoding='utf-8') as file:
-        file.write(text)
+    Path(temp_config_name).write_text(text, encoding='utf-8')
 
 
 def _escaped(value: str) -> str:
     # Python, JSON and double-quoted YAML share this escape.
     return _NOT_IN_A_LITERAL.sub(lambda match: f'\\u{ord(match[0]):04x}', value)
-
-
-def applies() -> bool:
-    return digit_version(mmengine.__version__) < digit_version('0.11')
 
 
 def enable() -> None:

@@ -12,9 +12,9 @@ import functools
 import logging
 import sys
 
-import mmengine
 from mmengine.logging import MMLogger
-from mmengine.utils import digit_version
+
+from .mmengine_0_10 import applies as applies
 
 
 def _handle_error(handler: logging.FileHandler, record: logging.LogRecord) -> None:
@@ -28,10 +28,6 @@ def _handle_error(handler: logging.FileHandler, record: logging.LogRecord) -> No
             'and the run continues without it',
             file=sys.stderr,
         )
-
-
-def applies() -> bool:
-    return digit_version(mmengine.__version__) < digit_version('0.11')
 
 
 def enable() -> None:

@@ -5,8 +5,6 @@ make more than the file holds. Each argument of a call and each field of a state
 type that the value must have exactly, or a function that says whether it fits.
 """
 
-import functools
-import inspect
 import math
 import os
 import pickle
@@ -55,18 +53,16 @@ def _fits(values: Any, *checks: Any) -> bool:
 
 
 def _passes(value: Any, check: Any) -> bool:
-    if check is Any:
-        return True
     return type(value) is check if isinstance(check, type) else check(value)
+
+
+def _is_anything(value: Any) -> bool:
+    return True
 
 
 def _is(*expected: Any) -> Callable[[Any], bool]:
     kinds = set(map(type, expected))
     return lambda value: type(value) in kinds and value in expected
-
-
-def _is_given(value: Any) -> bool:
-    return value is not inspect.Parameter.empty
 
 
 def _is_size(value: Any) -> bool:
@@ -91,7 +87,6 @@ def _is_dtype(value: Any) -> bool:
     return isinstance(value, np.dtype)
 
 
-_element_size = functools.cache(torch._utils._element_size)
 _STORAGE = (_is('storage'), torch.serialization.StorageType, str, str, _is_size)
 # With a view of a storage, which torch has not used since 0.4.
 _OLD_STORAGE = (*_STORAGE, _is(None))
@@ -123,17 +118,11 @@ class _Function:
 
     def __init__(self, function: Callable, refusal: str) -> None:
         self.function, self.refusal = function, refusal
-        parameters = inspect.signature(function).parameters.values()
-        self.checks = [
-            _is_given if each.annotation is Any else each.annotation for each in parameters
-        ]
-        self.defaults = tuple(each.default for each in parameters)
+        self.checks = function.__annotations__.values()
 
     def __call__(self, *arguments: Any) -> Any:
-        # Not by `Signature.bind`, which takes longer than all the rest.
-        arguments += self.defaults[len(arguments) :]
         for value, check in zip(arguments, self.checks):
-            if type(value) is not check and (isinstance(check, type) or not check(value)):
+            if not _passes(value, check):
                 raise UnsafeCheckpointError(f'{self.refusal} {_in_short(value)}')
         return self.function(*arguments)
 
@@ -181,7 +170,7 @@ def _rebuild_tensor(
     stride: _is_sizes,
     requires_grad: bool = False,
     backward_hooks: _is_no_hooks = (),
-    metadata: Any = None,
+    metadata: _is_anything = None,
 ):
     elements = storage._size()  # size() warns
     extent = sum((n - 1) * step for n, step in zip(size, stride)) + 1 if all(size) else 0
@@ -203,20 +192,20 @@ def _reconstructor(cls: _is(HistoryBuffer), base: _is(object), state: _is(None))
     return HistoryBuffer.__new__(HistoryBuffer)
 
 
-def _reconstruct(cls: _is(np.ndarray), shape: _is((0,)), dtype: Any):
+def _reconstruct(cls: _is(np.ndarray), shape: _is((0,)), dtype: _is_anything):
     # An array as it begins; its shape and content come with its state.
     return np.empty(0, np.uint8)
 
 
 def _dtype(
     name: lambda name: type(name) is str and _DTYPE.fullmatch(name),
-    align: Any = False,
-    copy: Any = False,
+    align: _is_anything = False,
+    copy: _is_anything = False,
 ):
     return np.dtype(name, copy=True)
 
 
-def _scalar(dtype: lambda dtype: _is_dtype(dtype) and not dtype.hasobject, data: bytes = ...):
+def _scalar(dtype: lambda dtype: _is_dtype(dtype) and not dtype.hasobject, data: bytes):
     # numpy reads as many bytes as the dtype says.
     if len(data) != dtype.itemsize:
         raise pickle.UnpicklingError('a number whose bytes are not of its size')
@@ -263,7 +252,7 @@ def _set_byte_order(dtype: np.dtype, state: Any) -> None:
 
 
 def _set_array(array: np.ndarray, state: Any) -> None:
-    fits = _fits(state, int, tuple, _is_dtype, bool, Any) and _is_sizes(state[1])
+    fits = _fits(state, int, tuple, _is_dtype, bool, _is_anything) and _is_sizes(state[1])
     if fits:
         # numpy does not count the objects of a list.
         _, shape, dtype, _, data = state
@@ -363,7 +352,7 @@ class Unpickler(pickle._Unpickler):
         if not _fits(saved_as, *(_STORAGE if self.records is not None else _OLD_STORAGE)):
             raise UnsafeCheckpointError(f'the storage {_in_short(saved_as)}')
         _, kind, key, _, count = saved_as[:5]
-        size = count * _element_size(kind.dtype)
+        size = count * torch._utils._element_size(kind.dtype)
         if key not in self.storages:
             self.storages[key] = count, size
             self._make(size)

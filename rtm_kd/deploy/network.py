@@ -1,6 +1,7 @@
-"""A traceable detector, from pixels to the boxes and scores of every prior."""
+"""A detector that can be traced, from pixels to the boxes and scores of every prior."""
 
 import copy
+import warnings
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -18,25 +19,15 @@ _NMS_KEYS = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
 
 @dataclass(frozen=True)
 class Selection:
-    """Which boxes a detector returns: the ``test_cfg`` of MMYOLO's heads.
+    """Which boxes a detector returns: the ``test_cfg`` of MMYOLO's heads."""
 
-    Attributes:
-        score_thr (float): Scores must be above it.
-        nms_pre (int): Maximum number of boxes per image that NMS gets.
-        multi_label (bool): Whether a prior can have several classes.
-        iou_threshold (float): A box that overlaps a better one by more is dropped.
-        class_agnostic (bool): Whether boxes of other classes count too.
-        min_bbox_size (float): Boxes must be wider and higher, in pixels; below 0 for any size.
-        max_per_img (int, optional): Maximum number of boxes kept per image, None for all.
-    """
-
-    score_thr: float
-    nms_pre: int
-    multi_label: bool
-    iou_threshold: float
-    class_agnostic: bool
-    min_bbox_size: float
-    max_per_img: Optional[int]
+    score_thr: float  # scores must be above it
+    nms_pre: int  # maximum number of boxes per image that NMS gets
+    multi_label: bool  # whether a prior can have several classes
+    iou_threshold: float  # a box that overlaps a better one by more is dropped
+    class_agnostic: bool  # whether boxes of other classes count too
+    min_bbox_size: float  # boxes must be wider and higher, in pixels; below 0 for any size
+    max_per_img: Optional[int]  # maximum number of boxes kept per image, None for all
 
     @classmethod
     def from_test_cfg(cls, test_cfg: dict, num_classes: int) -> 'Selection':
@@ -54,9 +45,9 @@ class Selection:
         return cls(
             score_thr=test_cfg.get('score_thr', -1),
             nms_pre=test_cfg.get('nms_pre', 100000),
-            multi_label=test_cfg.get('multi_label', False) and num_classes > 1,
+            multi_label=bool(test_cfg.get('multi_label')) and num_classes > 1,
             iou_threshold=nms['iou_threshold'],
-            class_agnostic=nms.get('class_agnostic', False),
+            class_agnostic=bool(nms.get('class_agnostic')),
             min_bbox_size=test_cfg.get('min_bbox_size', -1),
             max_per_img=None if test_cfg.get('yolox_style') else test_cfg['max_per_img'],
         )
@@ -102,8 +93,7 @@ class DetectionNetwork(nn.Module):
         self.register_buffer('like', torch.zeros(1, dtype=self.dtype))
         self.backbone, self.neck = model.backbone, model.neck if model.with_neck else None
         self.bbox_head = model.bbox_head
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
+        self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute boxes and scores.
@@ -135,10 +125,9 @@ class DetectionNetwork(nn.Module):
         return self.bbox_coder.decode(priors[None], _flat(bbox_preds, 4), strides), scores
 
     def _priors(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the priors and their strides, computed from tensors alone.
+        """Return the priors and their strides.
 
-        MMDetection's prior generator takes the sizes as numbers, which a tracer turns into
-        constants.
+        MMDetection's generator takes sizes as numbers, which a tracer turns into constants.
         """
         priors, strides = [], []
         for index, level in enumerate(levels):
@@ -181,3 +170,41 @@ def _check_head(model: BaseModel) -> None:
             'TorchScript are for the heads of MMYOLO that find boxes and nothing else, those of '
             'RTMDet, YOLOv5, YOLOv6, YOLOv7, YOLOv8, YOLOX and PP-YOLOE'
         )
+
+
+def traced(network: DetectionNetwork) -> Any:
+    """Return a network as a TorchScript program, for any number and size of images.
+
+    Raises:
+        ValueError: If this torch can't compute it on a CPU in the network's precision, or an
+            ordinary image exceeds the range of float16.
+    """
+    example = example_images(network)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # About assertions that a trace leaves out, and about torch's newer formats.
+            warnings.simplefilter('ignore')
+            program = torch.jit.trace(network, example, check_trace=False)
+            outputs = program(example)
+    except RuntimeError as error:
+        if network.dtype == torch.float32 or 'Half' not in str(error):
+            raise
+        raise UsageError(
+            f'--half: torch {torch.__version__} does not compute in float16 on a CPU, which '
+            'the export needs to; leave --half out, or export with a newer torch'
+        ) from error
+    if network.dtype == torch.float16 and not all(output.isfinite().all() for output in outputs):
+        raise UsageError(
+            "--half: the network's values exceed the range of float16; leave --half out"
+        )
+    return program
+
+
+def example_images(network: DetectionNetwork) -> Tensor:
+    """Return an image of noise that a network takes, uint8 of shape (1, 3, 64, 96) or larger.
+
+    Small because float16 on a CPU is slow, and not square so that height and width differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = (1, 3, 2 * network.stride, 3 * network.stride)
+    return torch.randint(256, size, generator=generator, dtype=torch.uint8)

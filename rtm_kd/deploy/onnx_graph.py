@@ -9,8 +9,7 @@ import torch
 
 from rtm_kd.utils.errors import UsageError
 
-from .network import DetectionNetwork, Selection
-from .tracing import example_images, traced
+from .network import DetectionNetwork, Selection, example_images, traced
 
 _OPSET = 17
 # Between the scores of boxes, which are not negative, and the -1 of everything else.

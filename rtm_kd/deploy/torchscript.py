@@ -8,8 +8,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from .network import DetectionNetwork, Selection
-from .tracing import traced
+from .network import DetectionNetwork, Selection, traced
 
 
 def to_torchscript(
@@ -80,13 +79,8 @@ class Detector(nn.Module):
     def __init__(self, candidates: _Candidates, selection: Selection) -> None:
         super().__init__()
         self.candidates = candidates
-        self.score_thr = float(selection.score_thr)
-        self.nms_pre = int(selection.nms_pre)
-        self.multi_label = bool(selection.multi_label)
-        self.iou_threshold = float(selection.iou_threshold)
-        self.class_agnostic = bool(selection.class_agnostic)
-        self.min_bbox_size = float(selection.min_bbox_size)
-        self.max_per_img = -1 if selection.max_per_img is None else int(selection.max_per_img)
+        for name, value in vars(selection).items():
+            setattr(self, name, value)
 
     def forward(
         self, images: Tensor, scale_factor: Tensor, pad_param: Tensor
@@ -168,13 +162,12 @@ class Detector(nn.Module):
 
         In blocks: box by box takes up to fifty times as long.
         """
-        number = boxes.shape[0]
-        limit = number if self.max_per_img < 0 else self.max_per_img
-        index = torch.arange(number, device=boxes.device)
+        index = torch.arange(boxes.shape[0], device=boxes.device)
+        limit = boxes.shape[0] if self.max_per_img is None else self.max_per_img
         kept = index[:0]
-        start = 0
-        while start < number and kept.shape[0] < limit:
-            block = index[start : start + 512]
+        for block in index.split(512):
+            if kept.shape[0] >= limit:
+                break
             block = block[self.overlaps(boxes[kept], boxes[block]).any(0).logical_not()]
             by_better = self.overlaps(boxes[block], boxes[block]).triu(1)
             # A box stays if no better box that stays overlaps it. After n rounds the first n boxes
@@ -186,7 +179,6 @@ class Detector(nn.Module):
                 settled = bool((still == stays).all())
                 stays = still
             kept = torch.cat([kept, block[stays]])
-            start += 512
         return kept[:limit]
 
     def overlaps(self, ones: Tensor, others: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Optional
@@ -15,12 +16,7 @@ from .errors import DISK_ERRORS, UsageError, near_misses
 
 @contextmanager
 def explain_build_errors() -> Iterator[None]:
-    """Name the part of the config that failed to build.
-
-    Raises:
-        ValueError: In place of any error from inside a registry's ``build``; other errors
-            pass.
-    """
+    """Replace an error from a registry's ``build`` by a ValueError that names the config's part."""
     try:
         yield
     except UsageError:
@@ -39,11 +35,10 @@ def explain_build_errors() -> Iterator[None]:
 def _part_being_built(error: Exception) -> Optional[str]:
     """Find the innermost part in the frames of MMEngine's builders, its only trace."""
     part = None
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
         if code is build_from_cfg.__code__:
-            cfg = trace.tb_frame.f_locals['cfg']
+            cfg = frame.f_locals['cfg']
             name = cfg.get('type') if isinstance(cfg, dict) else cfg
             part = f'"{_line(name if isinstance(name, str) else reprlib.repr(name))}"'
         elif code.co_filename == mmengine.runner.runner.__file__ and (
@@ -51,7 +46,6 @@ def _part_being_built(error: Exception) -> Optional[str]:
             code.co_name.startswith(('__init__', 'build_', 'register_'))
         ):
             part = code.co_name.replace('__init__', 'runner').split('_', 1)[-1]
-        trace = trace.tb_next
     return part
 
 

@@ -22,23 +22,21 @@ from .files import atomic_write
 STUDENT_PREFIX = 'architecture.'
 # A file that OpenMMLab published: <date>_<time>-<hash>.pth
 _PUBLISHED = re.compile(r'_\d{8}_\d{6}-[0-9a-f]{8}\.pth$')
-# Modules in the neck of MMDetection's RTMDet -> MMYOLO's names.
-_MMDET_NECK = {
-    'reduce_layers.0': 'reduce_layers.2',
-    'reduce_layers.1': 'top_down_layers.0.1',
-    'top_down_blocks.0': 'top_down_layers.0.0',
-    'top_down_blocks.1': 'top_down_layers.1',
-    'downsamples': 'downsample_layers',
-    'bottom_up_blocks': 'bottom_up_layers',
-    'out_convs': 'out_layers',
+# Modules of MMDetection's RTMDet -> MMYOLO's names.
+_MMDET_NAMES = {
+    'neck.reduce_layers.0.': 'neck.reduce_layers.2.',
+    'neck.reduce_layers.1.': 'neck.top_down_layers.0.1.',
+    'neck.top_down_blocks.0.': 'neck.top_down_layers.0.0.',
+    'neck.top_down_blocks.1.': 'neck.top_down_layers.1.',
+    'neck.downsamples.': 'neck.downsample_layers.',
+    'neck.bottom_up_blocks.': 'neck.bottom_up_layers.',
+    'neck.out_convs.': 'neck.out_layers.',
+    'bbox_head.': 'bbox_head.head_module.',
 }
 
 
 def read_checkpoint(checkpoint: str) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
-
-    Args:
-        checkpoint (str): Path or URL.
+    """Read a checkpoint, from its path or URL, onto the CPU.
 
     Returns:
         dict: The content of the file, with the weights in ``'state_dict'``: name -> tensor.
@@ -50,7 +48,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         raise UsageError(f'there is no checkpoint file {checkpoint}')
     try:
         if _PUBLISHED.search(checkpoint) and '://' not in checkpoint:
-            check_hash(checkpoint, os.path.basename(checkpoint))
+            check_hash(checkpoint)
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     except URLError as error:
         raise UsageError(
@@ -82,9 +80,8 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
 def class_names(metainfo: Any) -> Optional[list[str]]:
     """Return the class names in the order of their labels, None without a list of names.
 
-    Args:
-        metainfo: A dataset's metainfo, or ``dataset_meta`` of a checkpoint's ``meta``, which can be
-            anything in an untrusted file.
+    The metainfo is a dataset's, or ``dataset_meta`` of a checkpoint's ``meta``, which can be
+    anything in an untrusted file.
     """
     names = metainfo.get('classes') if isinstance(metainfo, dict) else None
     named = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
@@ -170,24 +167,16 @@ def from_mmdet_names(
 ) -> dict[str, torch.Tensor]:
     """Rename the weights of MMDetection's RTMDet to MMYOLO's names; return others unchanged.
 
-    Both have the same modules; MMYOLO names the neck's differently and adds ``head_module``.
-
-    Args:
-        state_dict, expected (dict[str, Tensor]): The weights of the checkpoint and of the model,
-            which may be MMDetection's as well.
+    Both have the same modules. The weights are expected by a model, which may be MMDetection's too.
     """
     if not _has_mmdet_names(state_dict) or _has_mmdet_names(expected):
         return state_dict
-    renamed = {}
-    for name, tensor in state_dict.items():
-        for old, new in _MMDET_NECK.items():
-            if name.startswith(f'neck.{old}.'):
-                name = f'neck.{new}.' + name[len(f'neck.{old}.') :]
-                break
-        else:
-            name = re.sub(r'^bbox_head\.', 'bbox_head.head_module.', name)
-        renamed[name] = tensor
-    return renamed
+
+    def renamed(name: str) -> str:
+        old = next(filter(name.startswith, _MMDET_NAMES), '')
+        return _MMDET_NAMES.get(old, '') + name[len(old) :]
+
+    return {renamed(name): tensor for name, tensor in state_dict.items()}
 
 
 def _has_mmdet_names(state_dict: dict[str, torch.Tensor]) -> bool:
@@ -202,13 +191,8 @@ def check_state_dict(
 ) -> None:
     """Raise unless the tensors of a checkpoint have exactly the names and shapes of a model's.
 
-    Args:
-        state_dict, expected (dict[str, Tensor]): The weights of the checkpoint and of the model.
-        checkpoint (str): Path or URL of the checkpoint, for the message.
-        model (str): Name of the model, for the message.
-
     Raises:
-        ValueError: Naming the first tensors that do not fit.
+        ValueError: Naming the checkpoint, the model and the first tensors that do not fit.
     """
     faults = [
         f'{name} is {_shape(state_dict[name])}, expected {_shape(tensor)}'
@@ -247,13 +231,9 @@ def check_start(checkpoint: str, model: nn.Module, name: str) -> None:
     The rest may differ, such as a head for other classes: MMEngine skips weights that do not fit,
     even if none fits.
 
-    Args:
-        checkpoint (str): Path or URL.
-        model (nn.Module): The detector.
-        name (str): Name of the detector, for the message.
-
     Raises:
-        ValueError: If the checkpoint can't be read, or is of another model.
+        ValueError: If the checkpoint can't be read, or is of another model than the one of this
+            name.
     """
     content = student_state_dict(read_checkpoint(checkpoint)['state_dict'])
     backbones = [
@@ -273,14 +253,10 @@ def _guess(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
     shared = [name for name in expected if isinstance(state_dict.get(name), torch.Tensor)]
     if len(shared) < len(expected) / 10:
         return 'it is of another model'
-    widths = [
-        (state_dict[name].shape[0], expected[name].shape[0])
-        for name in shared
-        if state_dict[name].dim() and expected[name].dim()
-    ]
-    wider = next(((has, needs) for has, needs in widths if has != needs), None)
-    if wider is not None:
-        return f'it is of another size: its first layers have {wider[0]} channels, not {wider[1]}'
+    for name in shared:
+        has, needs = state_dict[name].shape, expected[name].shape
+        if has and needs and has[0] != needs[0]:
+            return f'it is of another size: its first layers have {has[0]} channels, not {needs[0]}'
     return 'it is of another depth, or parts of it are missing'
 
 
@@ -315,11 +291,9 @@ def convert_to_student(
 
 
 def save_detector(content: dict[str, Any], target: Path) -> None:
-    """Write the weights of a distillation's student, or of a plain model, and the rest of ``meta``.
+    """Write the weights of a student or plain model that :func:`read_checkpoint` has returned.
 
-    Args:
-        content (dict): Returned by :func:`read_checkpoint`. The training's config is left out.
-        target (Path): The file to write.
+    With its ``meta``, except for the training's config.
     """
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     file = io.BytesIO()

@@ -55,7 +55,6 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
     :func:`~.config_assignment.assigned`; every other option is merged as MMEngine does.
 
     Args:
-        filename (str): Path of the config.
         options (dict, optional): Dotted name -> value.
 
     Raises:
@@ -77,13 +76,12 @@ def load_config(filename: str, options: Optional[dict[str, Any]] = None) -> Conf
             + (f' (with {given})' if given else '')
         ) from error
     known = {*cfg, *inspect.signature(Runner.__init__).parameters, *_EXTRA_KEYS}
-    for name in options:
+    for name, value in options.items():
         top = name.split('.')[0]
         if top not in known:
             raise UsageError(
                 f'--cfg-options: the config {filename} has no "{top}"' + near_misses(top, known)
             )
-    for name, value in options.items():
         if name not in replaced or name not in cfg:
             try:
                 cfg.merge_from_dict({name: value})

@@ -3,13 +3,14 @@
 import difflib
 import errno
 import io
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+
+from rtm_kd.startup import process_rank, stop
 
 #: ``errno`` of a disk that is full, not writable, or has something in the way.
 DISK_ERRORS = (
@@ -24,10 +25,10 @@ _SECONDS_FOR_THE_FIRST = 10
 
 
 def printable(text: object) -> str:
-    """Return a text as one line of at most 2000 characters that is safe to print on a terminal.
+    """Return a text, which may have names from files, as one line that is safe on a terminal.
 
-    Most messages contain names and paths from files: characters that are not printable, such as
-    escapes and line ends, are escaped, and the middle of a long text is left out.
+    Characters that are not printable, such as line ends, are escaped, and the middle of a text of
+    more than 2000 characters is left out.
     """
     # Shortened before as well, or megabytes would be escaped.
     return _shortened(
@@ -96,10 +97,7 @@ def report_usage_errors(after_ctrl_c: str = '') -> Iterator[None]:
     except KeyboardInterrupt:
         if sys.flags.dev_mode:
             raise
-        if process_rank() == '0':
-            # Starts on a new line, after the ^C of the terminal or a progress bar.
-            print('\nstopped' + ('; ' + after_ctrl_c if after_ctrl_c else ''), file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        stop(after_ctrl_c)
     except UsageError as error:
         _exit_with(str(error), error)
     except OSError as error:
@@ -107,11 +105,6 @@ def report_usage_errors(after_ctrl_c: str = '') -> Iterator[None]:
             raise
         where = 'a file that was being written' if error.filename is None else error.filename
         _exit_with(printable(f'{where}: {error.strerror}'), error)
-
-
-def process_rank() -> str:
-    """Return the rank of this process, as its launcher set it."""
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
 
 
 def _exit_with(message: str, error: Exception) -> None:

@@ -46,12 +46,8 @@ def write_text(path: Path, text: str, errors: str = 'strict') -> None:
 def check_can_write(path: Path, what: str) -> None:
     """Raise unless a file can be written, before the work that goes into it; create its parents.
 
-    Args:
-        path (Path): The file.
-        what (str): Name of the file or option, for the message.
-
     Raises:
-        ValueError: If it can't be written.
+        ValueError: With ``what``, the name of the file or option.
     """
     if path.is_dir():
         raise UsageError(f'{path} is a folder; give the name of a file, {path / "out"} say')
@@ -65,19 +61,14 @@ def check_can_write(path: Path, what: str) -> None:
 
 @contextmanager
 def locked(folder: Path, refusal: str, inherited: bool = False) -> Iterator[TextIO]:
-    """Keep other processes out of a folder.
+    """Keep other processes out of an existing folder, and yield the lock file.
 
     Args:
-        folder (Path): An existing folder.
-        refusal (str): Message for the second process.
         inherited (bool): Whether child processes that are given the file hold the lock too.
             Otherwise it is released when this process ends, even by a kill.
 
-    Yields:
-        TextIO: The lock file.
-
     Raises:
-        ValueError: If another process holds the lock.
+        ValueError: With the refusal, if another process holds the lock.
     """
     with (folder / LOCK).open('w') as file:
         try:

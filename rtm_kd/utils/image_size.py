@@ -52,18 +52,17 @@ def image_size(path: Union[str, os.PathLike]) -> tuple[int, int]:
 
 def _is_whole(path: Union[str, os.PathLike], kind: str) -> bool:
     """Return whether a file is as long as its format says; False if that is unknown."""
+    size = os.path.getsize(path)
     with open(path, 'rb') as file:
         if kind in _LENGTHS:
             start, head = _LENGTHS[kind]
-            length = int.from_bytes(file.read(start + 4)[start:], 'little') + head
-            return os.fstat(file.fileno()).st_size >= length
-        file.seek(max(os.fstat(file.fileno()).st_size - _NEAR, 0))
+            return size >= int.from_bytes(file.read(start + 4)[start:], 'little') + head
+        file.seek(max(size - _NEAR, 0))
         return kind in _ENDS and _ENDS[kind] in file.read()
 
 
 def _can_be_decoded(path: Union[str, os.PathLike]) -> bool:
-    with open(path, 'rb') as file:
-        try:
-            return mmcv.imfrombytes(file.read()) is not None
-        except cv2.error:
-            return False
+    try:
+        return mmcv.imread(path) is not None
+    except cv2.error:
+        return False

@@ -20,8 +20,7 @@ from rtm_kd.reports.attention import (
 )
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.internals import unwrap_model
-from rtm_kd.utils.modes import evaluating
-from rtm_kd.utils.randomness import preserved_randomness
+from rtm_kd.utils.preserving import evaluating, preserved_randomness
 
 # In pixels: the longer side of an image, a line of text, a gap.
 _SIZE, _LINE, _GAP = 256, 20, 4

@@ -14,8 +14,7 @@ from rtm_kd.compat.channels_last import to_channels_last
 from rtm_kd.registry import MODELS, SCOPE, model_class
 from rtm_kd.utils.checkpoint import accept_plain_weights
 from rtm_kd.utils.errors import UsageError
-from rtm_kd.utils.modes import evaluating
-from rtm_kd.utils.randomness import preserved_randomness
+from rtm_kd.utils.preserving import evaluating, preserved_randomness
 
 from ..distillers import ConfigurableDistiller
 from ..distillers.recorder import Records, check_sources, record_features, record_outputs

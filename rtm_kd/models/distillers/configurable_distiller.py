@@ -12,7 +12,7 @@ from torch import nn
 
 from rtm_kd.registry import MODELS, SCOPE
 from rtm_kd.utils.errors import UsageError
-from rtm_kd.utils.randomness import preserved_randomness
+from rtm_kd.utils.preserving import preserved_randomness
 
 from .config_checks import check_names, recorder_sources
 from .connector_channels import ConnectorCfg, build_connector, lacks_channels, with_channels

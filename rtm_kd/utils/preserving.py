@@ -1,4 +1,4 @@
-"""Random numbers that leave the rest of a run as it would be without them."""
+"""What a run has to find unchanged afterwards: its random numbers, and the mode of a model."""
 
 import random
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import nn
 
 
 @contextmanager
@@ -19,3 +20,16 @@ def preserved_randomness() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and restore the mode of each of its modules afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in model.modules():
+            # A module added meanwhile, such as a connector, trains.
+            module.training = modes.get(module, True)
