@@ -8,7 +8,7 @@ from typing import Any, Optional
 import torch
 from torch import nn
 
-from ..connectors.batch_statistics_norm import BatchStatisticsNorm
+from ..connectors import BatchStatisticsNorm
 from ..losses import ChannelWiseDivergence
 from .recorder import Records
 
