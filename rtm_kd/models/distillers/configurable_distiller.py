@@ -163,15 +163,10 @@ class ConfigurableDistiller(BaseModule):
         return lines
 
     def _make_comparisons(self) -> None:
-        self.comparisons = {
-            name: FeatureComparison(
-                {argument: self._tap(location) for argument, location in mapping.items()},
-                self.distill_losses[name],
-            )
-            for name, mapping in self.loss_forward_mappings.items()
-        }
-        if not self.reference:
-            self.comparisons = {name: fastest(each) for name, each in self.comparisons.items()}
+        for name, mapping in self.loss_forward_mappings.items():
+            taps = {argument: self._tap(location) for argument, location in mapping.items()}
+            comparison = FeatureComparison(taps, self.distill_losses[name])
+            self.comparisons[name] = comparison if self.reference else fastest(comparison)
         # A loss that is only logged gives no gradient, and DDP waits for one of every weight.
         trained = self.connectors_of(name for name in self.loss_forward_mappings if 'loss' in name)
         for name, connector in self.connectors.items():
@@ -207,11 +202,8 @@ class ConfigurableDistiller(BaseModule):
                 mapping.items(),
                 key=lambda item: (self._is_unfitted(item[1]), item[1]['from_student']),
             ):
-                _check_record(student_records, teacher_records, location)
-                bare = {k: v for k, v in location.items() if not k.startswith('connector')}
-                raw = Tap(**bare)(student_records, teacher_records)
+                raw = self._tap(location).recorded(student_records, teacher_records)
                 if location.get('connector') is not None:
-                    self._check_is_tensor(location, raw)
                     target = next(filter(torch.is_tensor, arguments.values()), raw)
                     self._fit_connector(location, raw, target)
                 feature = self._tap(location)(student_records, teacher_records)
@@ -231,12 +223,19 @@ class ConfigurableDistiller(BaseModule):
         return name is not None and self.connectors[name] is None
 
     def _fit_connector(self, location: dict, feature: torch.Tensor, target: torch.Tensor) -> None:
-        name = location['connector']
+        name, source = location['connector'], self._source(location)
+        if isinstance(feature, (list, tuple)):
+            raise UsageError(
+                f'{source} gives {len(feature)} outputs; say which one with data_idx=0 to '
+                f'{len(feature) - 1} in loss_forward_mappings'
+            )
+        if not torch.is_tensor(feature) or feature.dim() < 2:
+            raise UsageError(f'{source} gives {_shape(feature)}, which is not a feature map')
         if self._is_unfitted(location):
             cfg = with_channels(self.connector_cfgs[name], feature.shape[1], target.shape[1])
             self.connector_cfgs[name] = cfg
             self.connectors[name] = build_connector(cfg).eval()
-        got = f'{self._source(location)} gives {feature.shape[1]} channels'
+        got = f'{source} gives {feature.shape[1]} channels'
         first = self.connectors[name]
         first = first[0] if isinstance(first, nn.Sequential) else first
         expected = getattr(first, 'in_channels', feature.shape[1])
@@ -246,17 +245,6 @@ class ConfigurableDistiller(BaseModule):
             self.connectors[name](feature)
         except RuntimeError as error:
             raise UsageError(f'connector "{name}" does not fit: {got}; {error}') from error
-
-    def _check_is_tensor(self, location: dict, feature: Any) -> None:
-        if isinstance(feature, (list, tuple)):
-            raise UsageError(
-                f'{self._source(location)} gives {len(feature)} outputs; say which one with '
-                f'data_idx=0 to {len(feature) - 1} in loss_forward_mappings'
-            )
-        if not torch.is_tensor(feature) or feature.dim() < 2:
-            raise UsageError(
-                f'{self._source(location)} gives {_shape(feature)}, which is not a feature map'
-            )
 
     def _differing_sizes(
         self, mapping: dict[str, dict], arguments: dict[str, Any]
@@ -288,24 +276,6 @@ class ConfigurableDistiller(BaseModule):
             for location in self.loss_forward_mappings[loss_name].values()
             if location.get('connector') is not None
         }
-
-
-def _check_record(student_records: Records, teacher_records: Records, location: dict) -> None:
-    recorder, record_idx = location['recorder'], location.get('record_idx', 0)
-    outputs = (student_records if location['from_student'] else teacher_records)[recorder]
-    if not -len(outputs) <= record_idx < len(outputs):
-        raise UsageError(
-            f'recorder "{recorder}" has {len(outputs)} record of each image batch, one for each '
-            f'call of its module, so there is no record_idx={record_idx}'
-        )
-    output, data_idx = outputs[record_idx], location.get('data_idx')
-    if data_idx is not None:
-        several = len(output) if isinstance(output, (list, tuple)) else 0
-        if not -several <= data_idx < several:
-            raise UsageError(
-                f'recorder "{recorder}" records {several or "one tensor and no list of"} outputs, '
-                f'so there is no data_idx={data_idx}'
-            )
 
 
 def _has_gradient(output: Any) -> bool:

@@ -8,6 +8,8 @@ from typing import Any, Optional
 import torch
 from torch import nn
 
+from rtm_kd.utils.errors import UsageError
+
 from ..connectors import BatchStatisticsNorm
 from ..losses import ChannelWiseDivergence
 from .recorder import Records
@@ -35,11 +37,31 @@ class Tap:
     connector_idx: Optional[int] = None
     in_float32: bool = False
 
+    def recorded(self, student_records: Records, teacher_records: Records) -> Any:
+        """Return what the connector gets.
+
+        Raises:
+            ValueError: If there is no such record or output.
+        """
+        outputs = (student_records if self.from_student else teacher_records)[self.recorder]
+        if not -len(outputs) <= self.record_idx < len(outputs):
+            raise UsageError(
+                f'recorder "{self.recorder}" has {len(outputs)} record of each image batch, one '
+                f'for each call of its module, so there is no record_idx={self.record_idx}'
+            )
+        output = outputs[self.record_idx]
+        if self.data_idx is None:
+            return output
+        several = len(output) if isinstance(output, (list, tuple)) else 0
+        if not -several <= self.data_idx < several:
+            raise UsageError(
+                f'recorder "{self.recorder}" records {several or "one tensor and no list of"} '
+                f'outputs, so there is no data_idx={self.data_idx}'
+            )
+        return output[self.data_idx]
+
     def __call__(self, student_records: Records, teacher_records: Records) -> Any:
-        records = student_records if self.from_student else teacher_records
-        feature = records[self.recorder][self.record_idx]
-        if self.data_idx is not None:
-            feature = feature[self.data_idx]
+        feature = self.recorded(student_records, teacher_records)
         if self.in_float32:
             feature = as_float32(feature)
         if self.connector is not None:

@@ -1,7 +1,7 @@
 """Recording of what modules of a detector return."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -75,16 +75,11 @@ def record_outputs(model: nn.Module, sources: dict[str, str]) -> Iterator[Record
         dict[str, list]: Recorder name -> outputs, in the order of the calls.
     """
     records: Records = {name: [] for name in sources}
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for name, source in sources.items():
-            outputs = records[name]
-            handles.append(
-                model.get_submodule(source).register_forward_hook(
-                    lambda module, args, output, outputs=outputs: outputs.append(output)
-                )
-            )
+
+            def record(module, args, output, outputs=records[name]):
+                outputs.append(output)
+
+            hooks.enter_context(model.get_submodule(source).register_forward_hook(record))
         yield records
-    finally:
-        for handle in handles:
-            handle.remove()
