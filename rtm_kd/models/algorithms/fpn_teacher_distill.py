@@ -174,8 +174,8 @@ class FpnTeacherDistill(BaseModel):
             batch_inputs (Tensor): Preprocessed images, (N, 3, H, W).
 
         Returns:
-            tuple[dict[str, list], dict[str, list]]: Recorder name -> its features, of the
-            student and of the teacher; of the teacher none once it is detached.
+            tuple[Records, Records]: The student's features and the teacher's, none once it is
+            detached.
         """
         student_records = record_features(
             self.student, batch_inputs, self.distiller.student_sources
@@ -242,20 +242,16 @@ class FpnTeacherDistill(BaseModel):
         with evaluating(self):
             student_records = record_features(self.student, probe, sources)
             teacher_records = self._teacher.probe(probe)
-            self._check_records(student_records, teacher_records)
+            for owner, records in (('student', student_records), ('teacher', teacher_records)):
+                silent = [name for name, outputs in records.items() if not outputs]
+                if silent:
+                    raise UsageError(
+                        f'recorders {silent} of the {owner} record nothing while its backbone and '
+                        'neck run; choose sources inside these two, or in the bbox_head'
+                    )
             self.distiller.fit_connectors(student_records, teacher_records)
         for line in self.distiller.describe():
             print_log(line, logger='current')
-
-    @staticmethod
-    def _check_records(student_records: Records, teacher_records: Records) -> None:
-        for owner, records in (('student', student_records), ('teacher', teacher_records)):
-            silent = [name for name, outputs in records.items() if not outputs]
-            if silent:
-                raise UsageError(
-                    f'recorders {silent} of the {owner} record nothing while its backbone and '
-                    'neck run; choose sources inside these two, or in the bbox_head'
-                )
 
     def _warn_of_a_smaller_teacher(self) -> None:
         student, teacher = (

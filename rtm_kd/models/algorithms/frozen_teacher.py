@@ -89,13 +89,7 @@ class FrozenTeacher:
             torch.cuda.empty_cache()
 
     def record(self, batch_inputs: torch.Tensor) -> Records:
-        """Run the teacher, with the checkpoint's weights.
-
-        Args:
-            batch_inputs (Tensor): The student's preprocessed images, (N, 3, H, W).
-
-        Returns:
-            dict[str, list[Tensor]]: Recorder name -> its features, without gradients.
+        """Run the teacher, with the checkpoint's weights, as :meth:`probe` does.
 
         Raises:
             ValueError: If the features of the first batch are not finite, or constant.
@@ -115,13 +109,14 @@ class FrozenTeacher:
             batch_inputs (Tensor): The student's preprocessed images, (N, 3, H, W).
 
         Returns:
-            dict[str, list[Tensor]]: Recorder name -> its features, without gradients.
+            Records: The features of each recorder, without gradients.
         """
         if self._convert is not None:
             batch_inputs = self._convert(batch_inputs)
         if not self.reference:
             weight = next(self.model.parameters())
-            dtype = autocast_dtype(weight.device) or weight.dtype
+            # What mixed precision, if it is on, makes of a product.
+            dtype = (weight.new_ones(1, 1) @ weight.new_ones(1, 1)).dtype
             if dtype is not weight.dtype:
                 # Once, instead of mixed precision's cast of every weight at every step.
                 self.model.to(dtype)
@@ -163,19 +158,6 @@ class FrozenTeacher:
             check_state_dict(state_dict, expected, self.checkpoint, 'the teacher')
             self.model.load_state_dict(state_dict, strict=True)
         if not self.reference:
-            self._speed_up()
+            fold_batch_norms(self.model, kept=set(self.sources.values()))
+            self.model.to(memory_format=torch.channels_last)
         self._loaded = True
-
-    def _speed_up(self) -> None:
-        fold_batch_norms(self.model, kept=set(self.sources.values()))
-        self.model.to(memory_format=torch.channels_last)
-
-
-def autocast_dtype(device: torch.device) -> Optional[torch.dtype]:
-    """Return the dtype of the mixed precision that is on for the device, None if it is off."""
-    if hasattr(torch, 'get_autocast_dtype'):
-        on = torch.is_autocast_enabled(device.type)
-        return torch.get_autocast_dtype(device.type) if on else None
-    if device.type == 'cpu':
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None

@@ -1,6 +1,7 @@
 """The short form of a distiller for the levels of an FPN."""
 
 import copy
+from collections import defaultdict
 from typing import Any, Optional
 
 from mmengine.config import Config, ConfigDict
@@ -50,13 +51,7 @@ def fpn_wiring(
     if not isinstance(num_levels, int) or num_levels < 1:
         raise UsageError(f'FpnDistiller: num_levels must be an integer above 0, got {num_levels!r}')
     norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
-    wiring: dict[str, Any] = dict(
-        student_recorders={},
-        teacher_recorders={},
-        connectors={},
-        distill_losses={},
-        loss_forward_mappings={},
-    )
+    wiring: dict[str, dict[str, dict]] = defaultdict(dict)
     for i in range(num_levels):
         level = f'fpn{i}'
         for side, pattern in sides.items():
@@ -73,7 +68,7 @@ def fpn_wiring(
             preds_S=dict(from_student=True, recorder=level, connector=f'{level}_s'),
             preds_T=dict(from_student=False, recorder=level, connector=f'{level}_t'),
         )
-    merged = Config(wiring)
+    merged = Config(dict(wiring))
     # A copy: merging takes each "_delete_" out of what it merges.
     merged.merge_from_dict(copy.deepcopy(changes))
     return merged.to_dict()
