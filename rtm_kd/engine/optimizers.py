@@ -1,6 +1,5 @@
-"""Mixed precision on a CPU."""
+"""The optimizer wrapper of mixed precision on a CPU."""
 
-import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +44,6 @@ class CpuAmpOptimWrapper(OptimWrapper):
             yield
 
 
-@functools.cache
 def cpu_has_bfloat16() -> bool:
     """Return whether the processor has AVX512-BF16 or AMX; elsewhere bfloat16 is emulated."""
     try:
