@@ -109,9 +109,7 @@ class ConfigurableDistiller(BaseModule):
         """Compare the recorded features.
 
         Args:
-            student_records (dict[str, list[Tensor]]): Recorder name -> its features, each
-                usually (N, C, H, W).
-            teacher_records (dict[str, list[Tensor]]): The same for the teacher.
+            student_records, teacher_records (Records): Features, usually (N, C, H, W).
             batch_size (int): Images that they were recorded of, for ``scale_by``.
 
         Returns:
@@ -130,9 +128,6 @@ class ConfigurableDistiller(BaseModule):
         Features of a module that MMEngine checkpoints (``activation_checkpointing``) are recorded
         without gradients, and so are those of frozen modules.
 
-        Args:
-            student_records (dict[str, list[Tensor]]): Recorder name -> its features.
-
         Raises:
             ValueError: Naming the module and the loss.
         """
@@ -143,7 +138,7 @@ class ConfigurableDistiller(BaseModule):
             outputs = [student_records[location['recorder']] for location in students]
             if not _has_gradient(outputs):
                 raise UsageError(
-                    f'{self._source(students[0])}, which "{loss_name}" compares, gives no '
+                    f'{self.source_of(students[0])}, which "{loss_name}" compares, gives no '
                     'gradients, so the student would learn nothing from it; record a module that '
                     'is not frozen and not in activation_checkpointing'
                 )
@@ -153,7 +148,7 @@ class ConfigurableDistiller(BaseModule):
         lines = []
         for name, comparison in self.comparisons.items():
             ends = [
-                self._source(location)
+                self.source_of(location)
                 + (f' through {location["connector"]}' if location.get('connector') else '')
                 for location in self.loss_forward_mappings[name].values()
             ]
@@ -183,10 +178,6 @@ class ConfigurableDistiller(BaseModule):
 
         Channels that come in are those of the recorded features. Those that go out are the
         ones that the loss compares with, the teacher's behind their own connector.
-
-        Args:
-            student_records (dict[str, list[Tensor]]): Recorder name -> its features.
-            teacher_records (dict[str, list[Tensor]]): The same for the teacher.
 
         Raises:
             ValueError: Naming the connector or loss, what it got and what it expects.
@@ -223,7 +214,7 @@ class ConfigurableDistiller(BaseModule):
         return name is not None and self.connectors[name] is None
 
     def _fit_connector(self, location: dict, feature: torch.Tensor, target: torch.Tensor) -> None:
-        name, source = location['connector'], self._source(location)
+        name, source = location['connector'], self.source_of(location)
         if isinstance(feature, (list, tuple)):
             raise UsageError(
                 f'{source} gives {len(feature)} outputs; say which one with data_idx=0 to '
@@ -251,7 +242,7 @@ class ConfigurableDistiller(BaseModule):
     ) -> Optional[str]:
         """Say in a sentence that feature maps differ in height and width, None if they do not."""
         maps = [
-            (self._source(mapping[argument]), 'x'.join(map(str, feature.shape[2:])))
+            (self.source_of(mapping[argument]), 'x'.join(map(str, feature.shape[2:])))
             for argument, feature in arguments.items()
             if torch.is_tensor(feature)
         ]
@@ -263,7 +254,8 @@ class ConfigurableDistiller(BaseModule):
                 )
         return None
 
-    def _source(self, location: dict) -> str:
+    def source_of(self, location: dict) -> str:
+        """Return the module of a mapping's entry, such as ``'"neck" of the student'``."""
         side = 'student' if location['from_student'] else 'teacher'
         sources = self.student_sources if location['from_student'] else self.teacher_sources
         return f'"{sources[location["recorder"]]}" of the {side}'

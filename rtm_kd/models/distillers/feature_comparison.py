@@ -17,25 +17,15 @@ from .recorder import Records
 
 @dataclass(frozen=True)
 class Tap:
-    """Where an argument of a loss comes from.
+    """Where an argument of a loss comes from."""
 
-    Attributes:
-        from_student (bool): Whether from the student's records, else from the teacher's.
-        recorder (str): Name of the recorder.
-        record_idx (int): Which call of the recorded module.
-        data_idx (int, optional): Which of its outputs, where it has several.
-        connector (Module, optional): What the feature goes through.
-        connector_idx (int, optional): Which output of the connector, where it has several.
-        in_float32 (bool): Whether the feature is brought to float32 before it.
-    """
-
-    from_student: bool
+    from_student: bool  # whether from the student's records, else from the teacher's
     recorder: str
-    record_idx: int = 0
-    data_idx: Optional[int] = None
-    connector: Optional[nn.Module] = None
-    connector_idx: Optional[int] = None
-    in_float32: bool = False
+    record_idx: int = 0  # which call of the recorded module
+    data_idx: Optional[int] = None  # which of its outputs, where it has several
+    connector: Optional[nn.Module] = None  # what the feature goes through
+    connector_idx: Optional[int] = None  # which output of the connector, where it has several
+    in_float32: bool = False  # whether the feature is brought to float32 before the connector
 
     def recorded(self, student_records: Records, teacher_records: Records) -> Any:
         """Return what the connector gets.
@@ -71,19 +61,12 @@ class Tap:
 
 @dataclass(frozen=True)
 class FeatureComparison:
-    """A loss and its arguments.
+    """A loss and its arguments."""
 
-    Attributes:
-        taps (dict[str, Tap]): Argument of the loss -> where it comes from.
-        loss (Callable): A loss module, or the function that PKD's norms and the divergence are.
-        fused (bool): Whether it is the latter.
-        in_float32 (bool): Whether what the taps give is brought to float32.
-    """
-
-    taps: dict[str, Tap]
-    loss: Callable[..., torch.Tensor]
-    fused: bool = False
-    in_float32: bool = False
+    taps: dict[str, Tap]  # by the argument of the loss
+    loss: Callable[..., torch.Tensor]  # a module, or PKD's norms and the divergence in one
+    fused: bool = False  # whether it is the latter
+    in_float32: bool = False  # whether what the taps give is brought to float32
 
     def __call__(self, student_records: Records, teacher_records: Records) -> torch.Tensor:
         arguments = {name: tap(student_records, teacher_records) for name, tap in self.taps.items()}

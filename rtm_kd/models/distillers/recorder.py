@@ -19,8 +19,7 @@ def check_sources(model: nn.Module, sources: dict[str, str], owner: str) -> None
     """Raise unless every recorder's source is a module of the model.
 
     Args:
-        model (nn.Module): The student or the teacher.
-        sources (dict[str, str]): Recorder name -> dotted module name.
+        model, sources: As in :func:`record_outputs`.
         owner (str): ``'student'`` or ``'teacher'``, for the message.
 
     Raises:
@@ -41,12 +40,8 @@ def record_features(
     """Run a detector's backbone and neck, and its head where a recorder asks for it.
 
     Args:
-        model (nn.Module): The student or the teacher.
+        model, sources: As in :func:`record_outputs`.
         batch_inputs (Tensor): Preprocessed images, (N, 3, H, W).
-        sources (dict[str, str]): Recorder name -> dotted module name.
-
-    Returns:
-        dict[str, list]: Recorder name -> outputs, in the order of the calls.
     """
     with record_outputs(model, sources) as records:
         features = model.extract_feat(batch_inputs)
@@ -68,11 +63,11 @@ def record_outputs(model: nn.Module, sources: dict[str, str]) -> Iterator[Record
     never meets them.
 
     Args:
-        model (nn.Module): The model that runs inside the context.
+        model (nn.Module): The student or the teacher, which runs inside the context.
         sources (dict[str, str]): Recorder name -> dotted module name.
 
     Yields:
-        dict[str, list]: Recorder name -> outputs, in the order of the calls.
+        Records: Recorder name -> outputs, in the order of the calls.
     """
     records: Records = {name: [] for name in sources}
     with ExitStack() as hooks:
