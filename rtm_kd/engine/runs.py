@@ -1,4 +1,4 @@
-"""Setting up a run: work dir, mixed precision, runner, logging and cleaning up on errors."""
+"""Setting up a run: work dir, mixed precision, learning rate, runner, logging, cleaning up."""
 
 import copy
 import logging
@@ -13,7 +13,7 @@ from uuid import uuid4
 import pycocotools.coco
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -24,7 +24,7 @@ from rtm_kd.utils.checkpoint import accept_distilled_weights, load_detector
 from rtm_kd.utils.config import bare_type
 from rtm_kd.utils.errors import RunError, UsageError, process_rank
 from rtm_kd.utils.files import locked
-from rtm_kd.utils.internals import unwrap_model
+from rtm_kd.utils.internals import images_per_batch, unwrap_model
 
 
 def set_work_dir(cfg: Config, config: str, work_dir: Optional[str]) -> None:
@@ -59,6 +59,23 @@ def enable_amp(cfg: Config) -> None:
         wrapper.loss_scale = 'dynamic'
 
 
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Let MMEngine scale the learning rate by the images of a step, as MMDetection does.
+
+    Raises:
+        ValueError: If the config does not give the batch size of its learning rate, or of a
+            process.
+    """
+    if (cfg.get('auto_scale_lr') or {}).get('base_batch_size') is None:
+        raise UsageError(
+            '--auto-scale-lr: the config does not give the images a step that its learning rate is '
+            'for; add auto_scale_lr=dict(base_batch_size=...)'
+        )
+    if 'batch_size' not in (cfg.get('train_dataloader') or {}):
+        raise UsageError('--auto-scale-lr: the config has no train_dataloader.batch_size')
+    cfg.auto_scale_lr.enable = True
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner of a config, which is not changed, under a unique name.
 
@@ -75,6 +92,41 @@ def build_runner(cfg: Config) -> Runner:
     if Distillation.of(cfg) is None:
         unwrap_model(runner.model)._register_load_state_dict_pre_hook(accept_distilled_weights)
     return runner
+
+
+def check_learning_rate(runner: Runner, chosen: bool = False) -> None:
+    """Warn if the learning rate is for another batch size and will not be scaled.
+
+    A resumed run is not scaled either: it takes the learning rate from its checkpoint.
+
+    Args:
+        runner (Runner): With its training data built. Its ``auto_scale_lr`` is corrected for
+            accumulated batches, which MMEngine ignores.
+        chosen (bool): Whether the user has set the learning rate for this run: no warning.
+    """
+    cfg = runner.cfg
+    base = (runner.auto_scale_lr or {}).get('base_batch_size')
+    if base is None or not cfg.get('train_dataloader'):
+        return
+    if cfg.get('resume'):
+        runner.auto_scale_lr = None
+        return
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    if runner.auto_scale_lr.get('enable'):
+        runner.auto_scale_lr = dict(enable=True, base_batch_size=base / accumulated)
+        return
+    own = images_per_batch(runner.train_dataloader) * runner.world_size * accumulated
+    if chosen or own == base:
+        return
+    lr = cfg.optim_wrapper.get('optimizer', {}).get('lr')
+    option = 'base_lr' if 'base_lr' in cfg else 'optim_wrapper.optimizer.lr'
+    print_log(
+        f'batch of {own} instead of {base}: the learning rate{"" if lr is None else f", {lr:g},"} '
+        f'is for auto_scale_lr.base_batch_size={base} images a step; --auto-scale-lr multiplies it '
+        f'by {own / base:g}' + ('' if lr is None else f', or set {option}={lr * own / base:.3g}'),
+        'current',
+        logging.WARNING,
+    )
 
 
 def check_training_data(runner: Runner) -> None:
