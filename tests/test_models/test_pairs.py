@@ -20,8 +20,7 @@ from rtm_kd.compat import mmcv_ext
 from rtm_kd.compat.channels_last import to_channels_last
 from rtm_kd.models.algorithms import fpn_teacher_distill
 from rtm_kd.models.algorithms.detector import build_detector
-from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
-from rtm_kd.models.algorithms.pixel_conversion import pixel_conversion
+from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher, pixel_conversion
 from rtm_kd.models.distillers import ConfigurableDistiller
 from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config

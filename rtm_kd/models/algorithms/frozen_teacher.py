@@ -1,11 +1,13 @@
-"""The teacher."""
+"""The teacher, and the conversion of the student's images to its normalisation."""
 
 import copy
+import functools
+from collections.abc import Callable
 from typing import Optional, Union
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import nn
 
 from rtm_kd.utils.checkpoint import (
@@ -15,11 +17,11 @@ from rtm_kd.utils.checkpoint import (
     read_checkpoint,
 )
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.internals import normalises, swaps_channels
 
 from ..distillers.recorder import Records, check_sources, record_features, recorded_parts
 from ..folding import fold_batch_norms
 from .detector import FEATURE_PARTS, build_detector
-from .pixel_conversion import pixel_conversion
 
 RANDOM = 'random'
 
@@ -161,3 +163,43 @@ class FrozenTeacher:
             fold_batch_norms(self.model, kept=set(self.sources.values()))
             self.model.to(memory_format=torch.channels_last)
         self._loaded = True
+
+
+def pixel_conversion(
+    source: nn.Module, target: nn.Module
+) -> Optional[Callable[[torch.Tensor], torch.Tensor]]:
+    """Return what turns the images of one data preprocessor into those of another.
+
+    RTMDet normalises BGR by mean and deviation, YOLOv8 scales RGB to [0, 1]: unconverted, a teacher
+    of one family would get garbage from the preprocessor of the other.
+
+    Returns:
+        Callable | None: A function of (N, 3, H, W) images, None if there is nothing to do, or
+        one of the two is not an ``ImgDataPreprocessor``.
+    """
+    if not all(isinstance(part, ImgDataPreprocessor) for part in (source, target)):
+        return None
+    flip = swaps_channels(source) != swaps_channels(target)
+    (mean, std), (target_mean, target_std) = _mean_and_std(source), _mean_and_std(target)
+    if flip:
+        mean, std = mean.flip(0), std.flip(0)
+    scale, shift = std / target_std, (mean - target_mean) / target_std
+    if not flip and bool((scale == 1).all() and (shift == 0).all()):
+        return None
+    return functools.partial(_convert, scale=scale.tolist(), shift=shift.tolist(), flip=flip)
+
+
+def _mean_and_std(preprocessor: ImgDataPreprocessor) -> tuple[torch.Tensor, torch.Tensor]:
+    if not normalises(preprocessor):
+        return torch.zeros(3), torch.ones(3)
+    values = preprocessor.mean.double().flatten(), preprocessor.std.double().flatten()
+    return tuple(value.cpu().expand(3) for value in values)
+
+
+def _convert(
+    images: torch.Tensor, scale: list[float], shift: list[float], flip: bool
+) -> torch.Tensor:
+    if flip:
+        images = images.flip(1)
+    scale, shift = images.new_tensor([scale, shift]).view(2, 1, 3, 1, 1)
+    return images * scale + shift
