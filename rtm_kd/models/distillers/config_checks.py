@@ -30,13 +30,10 @@ def check_names(distiller: nn.Module) -> None:
 
     Arguments that a mapping leaves out are found when the loss is tried.
 
-    Args:
-        distiller (ConfigurableDistiller): Its arguments have been taken over.
-
     Raises:
         ValueError: Naming the entry, the name and those that there are.
     """
-    keys = {field.name for field in dataclasses.fields(Tap)} - {'in_float32'}
+    keys = [field.name for field in dataclasses.fields(Tap)]
     for loss_name, mapping in distiller.loss_forward_mappings.items():
         where = f'loss_forward_mappings["{loss_name}"]'
         _check_known(where, 'distill_losses', loss_name, distiller.distill_losses)

@@ -16,7 +16,7 @@ from rtm_kd.utils.randomness import preserved_randomness
 
 from .config_checks import check_names, recorder_sources
 from .connector_channels import ConnectorCfg, build_connector, lacks_channels, with_channels
-from .feature_comparison import FeatureComparison, Tap, as_float32, fastest
+from .feature_comparison import FeatureComparison, Tap, fastest
 from .recorder import Records
 
 _SCALES = ('batch_size', 'world_size')
@@ -30,18 +30,17 @@ class ConfigurableDistiller(BaseModule):
     looked up in ``rtm_kd``; ``mmrazor.PKDLoss`` and the like work as well.
 
     Args:
-        student_recorders (dict): Recorder name -> ``dict(type='ModuleOutputs',
+        student_recorders, teacher_recorders (dict): Recorder name -> ``dict(type='ModuleOutputs',
             source='neck.out_layers.0.conv')``.
-        teacher_recorders (dict): The same for the teacher.
-        connectors (dict, optional): Connector name -> its config, or a list of configs
-            that run one after the other. Channels that a config leaves out (``in_channel``,
-            ``out_channels`` and the like) follow from the models, see :meth:`fit_connectors`.
-        distill_losses (dict): Loss name -> its config. A name with "loss" in it is added
-            to the total, any other is only logged.
+        connectors (dict, optional): Connector name -> its config, or a list of configs that run one
+            after the other. Channels that a config leaves out (``in_channel``, ``out_channels`` and
+            the like) follow from the models, see :meth:`fit_connectors`.
+        distill_losses (dict): Loss name -> its config. A name with "loss" in it is added to the
+            total, any other is only logged.
         loss_forward_mappings (dict): Loss name -> argument of its forward ->
             ``dict(from_student=bool, recorder=str, connector=str)``, and where needed
-            ``record_idx`` (which call of the module, default 0), ``data_idx`` (which of
-            its outputs) and ``connector_idx`` (which output of the connector).
+            ``record_idx`` (which call of the module, default 0), ``data_idx`` (which of its
+            outputs) and ``connector_idx`` (which output of the connector).
         scale_by (tuple[str]): What the student's head multiplies its own losses by, so that
             those of distillation keep their share: ``'batch_size'``, the images of a process's
             step, and ``'world_size'``, the number of processes. Defaults to (), nothing.
@@ -133,10 +132,8 @@ class ConfigurableDistiller(BaseModule):
         """
         for loss_name, mapping in self.loss_forward_mappings.items():
             students = [location for location in mapping.values() if location['from_student']]
-            if 'loss' not in loss_name or not students:
-                continue
             outputs = [student_records[location['recorder']] for location in students]
-            if not _has_gradient(outputs):
+            if 'loss' in loss_name and students and not _has_gradient(outputs):
                 raise UsageError(
                     f'{self.source_of(students[0])}, which "{loss_name}" compares, gives no '
                     'gradients, so the student would learn nothing from it; record a module that '
@@ -197,8 +194,9 @@ class ConfigurableDistiller(BaseModule):
                 if location.get('connector') is not None:
                     target = next(filter(torch.is_tensor, arguments.values()), raw)
                     self._fit_connector(location, raw, target)
-                feature = self._tap(location)(student_records, teacher_records)
-                arguments[argument] = feature if self.reference else as_float32(feature)
+                arguments[argument] = self._tap(location)(
+                    student_records, teacher_records, in_float32=not self.reference
+                )
             try:
                 self.distill_losses[loss_name](**arguments)
             except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:

@@ -25,7 +25,6 @@ class Tap:
     data_idx: Optional[int] = None  # which of its outputs, where it has several
     connector: Optional[nn.Module] = None  # what the feature goes through
     connector_idx: Optional[int] = None  # which output of the connector, where it has several
-    in_float32: bool = False  # whether the feature is brought to float32 before the connector
 
     def recorded(self, student_records: Records, teacher_records: Records) -> Any:
         """Return what the connector gets.
@@ -50,13 +49,18 @@ class Tap:
             )
         return output[self.data_idx]
 
-    def __call__(self, student_records: Records, teacher_records: Records) -> Any:
+    def __call__(
+        self, student_records: Records, teacher_records: Records, in_float32: bool = False
+    ) -> Any:
         feature = self.recorded(student_records, teacher_records)
-        if self.in_float32:
+        if in_float32 and not self.from_student:
+            # Connectors expect the teacher in the student's precision.
             feature = as_float32(feature)
         if self.connector is not None:
             feature = self.connector(feature)
-        return feature if self.connector_idx is None else feature[self.connector_idx]
+        if self.connector_idx is not None:
+            feature = feature[self.connector_idx]
+        return as_float32(feature) if in_float32 else feature
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,8 @@ class FeatureComparison:
     in_float32: bool = False  # whether what the taps give is brought to float32
 
     def __call__(self, student_records: Records, teacher_records: Records) -> torch.Tensor:
-        arguments = {name: tap(student_records, teacher_records) for name, tap in self.taps.items()}
-        if self.in_float32:
-            arguments = {name: as_float32(value) for name, value in arguments.items()}
+        records = student_records, teacher_records
+        arguments = {name: tap(*records, self.in_float32) for name, tap in self.taps.items()}
         return self.loss(**arguments)
 
 
@@ -81,15 +84,7 @@ def fastest(comparison: FeatureComparison) -> FeatureComparison:
     PKD's norms and the divergence after them become one function. Any other loss gets float32,
     since CPU autocast does not promote losses: a softmax stays bfloat16.
     """
-    return _fused(comparison) or replace(
-        comparison,
-        # Connectors expect the teacher in the student's precision.
-        taps={
-            name: replace(tap, in_float32=not tap.from_student)
-            for name, tap in comparison.taps.items()
-        },
-        in_float32=True,
-    )
+    return _fused(comparison) or replace(comparison, in_float32=True)
 
 
 def _fused(comparison: FeatureComparison) -> Optional[FeatureComparison]:
