@@ -26,6 +26,9 @@ from rtm_kd.utils.errors import RunError, UsageError, process_rank
 from rtm_kd.utils.files import locked
 from rtm_kd.utils.internals import images_per_batch, unwrap_model
 
+# Otherwise a runner would load these weights over those that are to be tested.
+_NO_START = dict(load_from=None, resume=False)
+
 
 def set_work_dir(cfg: Config, config: str, work_dir: Optional[str]) -> None:
     """Set ``cfg.work_dir``: to the argument, else leave the config's own, else by its name.
@@ -136,18 +139,16 @@ def check_training_data(runner: Runner) -> None:
 
 
 def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: str) -> Runner:
-    """Return a runner that is ready to test a detector.
+    """Return a runner that is ready to test a detector with some weights.
 
-    Args:
-        cfg (Config): The detector's whole config.
-        state_dict (dict[str, Tensor]): Its weights. All of them must fit.
-        checkpoint (str): Path or URL of the weights, for messages.
+    ``checkpoint`` is their path or URL, for messages.
 
     Raises:
         ValueError: If the model can't be built, or the data or the weights don't fit it.
     """
     with remove_new_work_dir_on_error(cfg.work_dir), explain_build_errors():
-        runner = build_runner(_without_start(cfg))
+        cfg.update(_NO_START)
+        runner = build_runner(cfg)
         check_datasets(runner, 'test')
         model = unwrap_model(runner.model)
         # Test-time augmentation wraps the model in another one.
@@ -157,23 +158,16 @@ def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: st
 
 def testing_config(cfg: Config, split: str) -> Config:
     """Return a config that tests on the images of a split, ``'val'`` or ``'test'``, and no more."""
-    cfg = _without_start(cfg)
+    cfg = copy.deepcopy(cfg)
     for part in ('dataloader', 'evaluator'):
         cfg[f'test_{part}'] = cfg[f'{split}_{part}']
-    cfg.test_cfg = dict(type='TestLoop')
+    cfg.update(_NO_START, test_cfg=dict(type='TestLoop'))
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'visualizer'):
         cfg[key] = None
     for part in ('dataloader', 'evaluator', 'cfg'):
         cfg[f'val_{part}'] = None
     # Hooks are for training only; RunRecordHook would write a record.
     cfg.custom_hooks = []
-    return cfg
-
-
-def _without_start(cfg: Config) -> Config:
-    # A runner would load these weights over those that are to be tested.
-    cfg = copy.deepcopy(cfg)
-    cfg.update(load_from=None, resume=False)
     return cfg
 
 
