@@ -20,11 +20,7 @@ class CpuAmpOptimWrapper(OptimWrapper):
 
     Forward passes run in bfloat16 autocast. bfloat16 has the exponents of float32, so there is no
     loss scale to adapt or save: checkpoints are those of an OptimWrapper, and either kind of run
-    resumes from the other's.
-
-    Args:
-        kwargs: Arguments of MMEngine's OptimWrapper: ``optimizer``, ``accumulative_counts`` and
-            ``clip_grad``.
+    resumes from the other's. It takes the arguments of an OptimWrapper.
     """
 
     def __init__(self, **kwargs: Any) -> None:

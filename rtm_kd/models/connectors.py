@@ -16,10 +16,7 @@ class BatchStatisticsNorm(nn.Module):
 
     Computes what ``BatchNorm2d(affine=False, track_running_stats=False)`` does, and is no
     BatchNorm to others: MMYOLO's YOLOv5OptimizerConstructor hands the weight of each of those
-    to the optimizer, and this one has none.
-
-    Args:
-        eps (float): Added to the variance.
+    to the optimizer, and this one has none. ``eps`` is added to the variance.
     """
 
     def __init__(self, eps: float) -> None:
@@ -100,11 +97,10 @@ class ConvModuleConnector(BaseModule):
 class NormConnector(BaseModule):
     """The teacher's connector: a norm alone, as PKD puts behind the teacher's feature maps.
 
-    Source: Cao et al., "PKD: General Distillation Framework for Object Detectors via
-    Pearson Correlation Coefficient", https://arxiv.org/abs/2207.02039: both
-    sides are brought to zero mean and unit variance before they are compared. With
-    ``norm_cfg=dict(type='BN', affine=False, track_running_stats=False)`` mean and variance
-    are those of each channel over the batch.
+    Source: Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson
+    Correlation Coefficient", https://arxiv.org/abs/2207.02039: both sides are brought to zero mean
+    and unit variance before they are compared. With ``norm_cfg=dict(type='BN', affine=False,
+    track_running_stats=False)`` mean and variance are those of each channel over the batch.
 
     Args:
         in_channels (int): Channels of the feature map.

@@ -31,32 +31,29 @@ _PROBE_SIZE = 64
 class FpnTeacherDistill(BaseModel):
     """A student that learns from the features of a frozen teacher's FPN.
 
-    The teacher runs its backbone and neck, and its head only if a recorder is in it. It is not
-    a submodule: it is in no checkpoint, no EMA copy and no optimizer, and
-    :meth:`detach_teacher` frees it.
+    The teacher runs its backbone and neck, and its head only if a recorder is in it. It is not a
+    submodule: it is in no checkpoint, EMA copy or optimizer, and :meth:`detach_teacher` frees it.
 
     Takes the arguments of MMRazor's algorithm of this name.
 
     Args:
-        architecture (dict | str | BaseModel): The student: a model, its config,
-            ``dict(cfg_path=..., **overrides)``, or the path of a config file or
-            ``package::path``. See :func:`~.detector.resolve_model_cfg`.
+        architecture (dict | str | BaseModel): The student: a model, or one of the forms that
+            :func:`~.detector.resolve_model_cfg` takes.
         teacher (dict | str | BaseModel): The teacher, in the same forms.
         distiller (dict): Config of a :class:`ConfigurableDistiller`.
         teacher_ckpt (str, optional): Path or URL of the teacher's checkpoint, which
             :meth:`init_weights` loads, or ``'random'`` for a teacher that knows nothing.
             Required unless the teacher is a built model.
         data_preprocessor (dict | nn.Module, optional): Defaults to the student's.
-        reference (bool): Do MMRazor's arithmetic exactly. By default a faster one runs, of
-            which docs/performance.md says how close it comes: a teacher with folded BN, the
-            norms and the divergence as one function, and the channels_last memory format.
-            Defaults to False.
-        module_inplace (bool): Whether the student's activations may work in place, on
-            what a recorder has recorded. Defaults to False.
+        reference (bool): Do MMRazor's arithmetic exactly. By default a faster one runs, of which
+            docs/performance.md says how close it comes: a teacher with folded BN, the norms and the
+            divergence as one function, and the channels_last memory format. Defaults to False.
+        module_inplace (bool): Whether the student's activations may work in place, on what a
+            recorder has recorded. Defaults to False.
         teacher_module_inplace (bool): The same for the teacher.
-        teacher_trainable, teacher_norm_eval, student_trainable, calculate_student_loss:
-            Accepted at MMRazor's defaults, so that its configs carry over; nothing else
-            is meaningful with a frozen teacher.
+        teacher_trainable, teacher_norm_eval, student_trainable, calculate_student_loss: Accepted at
+            MMRazor's defaults, so that its configs carry over; nothing else is meaningful with a
+            frozen teacher.
         half_teacher (bool): Accepted as False, so that earlier configs carry over.
         init_cfg (dict, optional): Initialisation, in addition to the student's own.
 

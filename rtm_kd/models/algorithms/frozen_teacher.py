@@ -105,13 +105,10 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def probe(self, batch_inputs: torch.Tensor) -> Records:
-        """Run the teacher with the weights that it has, for the shapes of its features.
+        """Run the teacher with the weights that it has, and return features without gradients.
 
         Args:
             batch_inputs (Tensor): The student's preprocessed images, (N, 3, H, W).
-
-        Returns:
-            Records: The features of each recorder, without gradients.
         """
         if self._convert is not None:
             batch_inputs = self._convert(batch_inputs)
