@@ -174,9 +174,8 @@ class FpnTeacherDistill(BaseModel):
             tuple[Records, Records]: The student's features and the teacher's, none once it is
             detached.
         """
-        student_records = record_features(
-            self.student, batch_inputs, self.distiller.student_sources
-        )
+        sources = self.distiller.student_sources
+        student_records = record_features(self.student, batch_inputs, sources)
         if self.distillation_stopped:
             return student_records, {}
         return student_records, self._teacher.record(batch_inputs)

@@ -10,12 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import nn
 
-from rtm_kd.utils.checkpoint import (
-    STUDENT_PREFIX,
-    check_state_dict,
-    from_mmdet_names,
-    read_checkpoint,
-)
+from rtm_kd.utils.checkpoint import STUDENT_PREFIX, load_detector, read_checkpoint
 from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.internals import normalises, swaps_channels
 
@@ -29,9 +24,9 @@ RANDOM = 'random'
 class FrozenTeacher:
     """Backbone and neck of a trained detector, and the head where a recorder is in it.
 
-    A plain object around a module, not a module: its owner does not list it among its
-    parameters, buffers and checkpoint keys. A copy of the owner, such as EMAHook makes,
-    shares it, and :meth:`release` frees it for all of them.
+    A plain object around a module, not a module: its owner does not list it among its parameters,
+    buffers and checkpoint keys. A copy of the owner, such as EMAHook makes, shares it, and
+    :meth:`release` frees it for all of them.
 
     Args:
         teacher (BaseModel | dict | str): As :func:`~.detector.build_detector` takes it.
@@ -69,8 +64,7 @@ class FrozenTeacher:
         self.checkpoint = checkpoint
         self.sources = sources
         self.reference = reference
-        self._loaded = False
-        self._seen = False
+        self._loaded = self._seen = False
         check_sources(self.model, sources, 'teacher')
         self._convert = pixel_conversion(preprocessor, self.model.data_preprocessor)
         if self._convert is not None:
@@ -107,8 +101,7 @@ class FrozenTeacher:
     def probe(self, batch_inputs: torch.Tensor) -> Records:
         """Run the teacher with the weights that it has, and return features without gradients.
 
-        Args:
-            batch_inputs (Tensor): The student's preprocessed images, (N, 3, H, W).
+        It gets the student's preprocessed images, (N, 3, H, W).
         """
         if self._convert is not None:
             batch_inputs = self._convert(batch_inputs)
@@ -147,15 +140,12 @@ class FrozenTeacher:
         if self._loaded:
             return
         if self.checkpoint not in (None, RANDOM):
-            expected = self.model.state_dict()
-            content = from_mmdet_names(read_checkpoint(self.checkpoint)['state_dict'], expected)
             state_dict = {
                 name: tensor
-                for name, tensor in content.items()
+                for name, tensor in read_checkpoint(self.checkpoint)['state_dict'].items()
                 if name.split('.')[0] in self._parts or name.startswith(STUDENT_PREFIX)
             }
-            check_state_dict(state_dict, expected, self.checkpoint, 'the teacher')
-            self.model.load_state_dict(state_dict, strict=True)
+            load_detector(self.model, state_dict, self.checkpoint, 'the teacher')
         if not self.reference:
             fold_batch_norms(self.model, kept=set(self.sources.values()))
             self.model.to(memory_format=torch.channels_last)

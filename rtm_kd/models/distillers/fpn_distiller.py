@@ -7,6 +7,7 @@ from typing import Any, Optional
 from mmengine.config import Config, ConfigDict
 
 from rtm_kd.registry import MODELS
+from rtm_kd.utils.config import bare_type
 from rtm_kd.utils.errors import UsageError
 
 from .configurable_distiller import ConfigurableDistiller
@@ -85,15 +86,12 @@ class FpnDistiller(ConfigurableDistiller):
 def expand(distiller: dict[str, Any]) -> ConfigDict:
     """Return a distiller's config in full, as ``rtm_kd.ConfigurableDistiller`` takes it.
 
-    Args:
-        distiller (dict): ``model.distiller`` of a config. Any but the short form of
-            ``rtm_kd.FpnDistiller`` comes back as it is.
+    Any but the short form of ``rtm_kd.FpnDistiller`` comes back as it is.
 
     Raises:
         ValueError: See :func:`fpn_wiring`.
     """
-    arguments = dict(distiller)
-    kind = arguments.pop('type', None)
-    if kind is not FpnDistiller and str(kind).split('.')[-1] != FpnDistiller.__name__:
+    if bare_type(distiller) != FpnDistiller.__name__:
         return ConfigDict(distiller)
+    arguments = {key: value for key, value in distiller.items() if key != 'type'}
     return ConfigDict(type='rtm_kd.ConfigurableDistiller', **fpn_wiring(**arguments))

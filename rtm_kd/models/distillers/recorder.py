@@ -16,11 +16,7 @@ HEAD = 'bbox_head'
 
 
 def check_sources(model: nn.Module, sources: dict[str, str], owner: str) -> None:
-    """Raise unless every recorder's source is a module of the model.
-
-    Args:
-        model, sources: As in :func:`record_outputs`.
-        owner (str): ``'student'`` or ``'teacher'``, for the message.
+    """Raise unless every recorder's source is a module of the student or teacher, the ``owner``.
 
     Raises:
         ValueError: Naming the recorder, its source and the modules of similar name.
@@ -39,9 +35,7 @@ def record_features(
 ) -> Records:
     """Run a detector's backbone and neck, and its head where a recorder asks for it.
 
-    Args:
-        model, sources: As in :func:`record_outputs`.
-        batch_inputs (Tensor): Preprocessed images, (N, 3, H, W).
+    It gets preprocessed images, (N, 3, H, W); see :func:`record_outputs` for the rest.
     """
     with record_outputs(model, sources) as records:
         features = model.extract_feat(batch_inputs)
