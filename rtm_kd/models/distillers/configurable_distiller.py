@@ -15,7 +15,7 @@ from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.randomness import preserved_randomness
 
 from .config_checks import check_names, recorder_sources
-from .connector_channels import ConnectorCfg, build_connector, lacks_channels, with_channels
+from .connector_channels import ConnectorCfg, build_connector, with_channels
 from .feature_comparison import FeatureComparison, Tap, fastest
 from .recorder import Records
 
@@ -82,10 +82,7 @@ class ConfigurableDistiller(BaseModule):
         self.connector_cfgs = dict(connectors or {})
         # In the order of the config, which is that of the checkpoint; None until it is fitted.
         self.connectors = nn.ModuleDict(
-            {
-                name: None if lacks_channels(cfg) else build_connector(cfg)
-                for name, cfg in self.connector_cfgs.items()
-            }
+            {name: build_connector(cfg) for name, cfg in self.connector_cfgs.items()}
         )
         self.distill_losses = nn.ModuleDict(
             {name: MODELS.build({'_scope_': SCOPE, **cfg}) for name, cfg in distill_losses.items()}
