@@ -201,8 +201,7 @@ class FpnTeacherDistill(BaseModel):
         """
         self._teacher.release()
         self.distiller.requires_grad_(False)
-        for parameter in self.distiller.parameters():
-            parameter.grad = None
+        self.distiller.zero_grad(set_to_none=True)
 
     @property
     def distillation_stopped(self) -> bool:

@@ -30,11 +30,11 @@ def with_channels(cfg: ConnectorCfg, incoming: int, outgoing: int) -> ConnectorC
     """Return a connector's config with these channels wherever it leaves them out."""
     filled = []
     for part in _parts(cfg):
-        channels = {
-            name: incoming if name in _INCOMING else outgoing for name in _missing_channels(part)
-        }
-        filled.append({**part, **channels})
-        incoming = next((filled[-1][name] for name in _OUTGOING if name in filled[-1]), incoming)
+        part = dict(part)
+        for name in _missing_channels(part):
+            part[name] = incoming if name in _INCOMING else outgoing
+        filled.append(part)
+        incoming = next((part[name] for name in _OUTGOING if name in part), incoming)
     return filled if isinstance(cfg, (list, tuple)) else filled[0]
 
 
