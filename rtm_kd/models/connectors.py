@@ -65,6 +65,7 @@ class ConvModuleConnector(BaseModule):
         in_channel: int,
         out_channel: int,
         kernel_size: Union[int, tuple[int, int]] = 1,
+        *,
         init_cfg: Optional[dict] = None,
         **layers: Any,
     ) -> None:
