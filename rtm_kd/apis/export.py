@@ -114,10 +114,7 @@ def load_student(
 ) -> tuple[Config, BaseModel, dict[str, Any]]:
     """Build a detector, or the student of a distillation, with the weights of a checkpoint.
 
-    Args:
-        config (str): Path of the config of either.
-        checkpoint (str): Path or URL of a checkpoint of either.
-        cfg_options (dict, optional): See :func:`rtm_kd.utils.load_config`.
+    Config and checkpoint, a path or URL, may each be of either.
 
     Returns:
         tuple[Config, BaseModel, dict]: The detector's config, the detector in eval mode, and the
@@ -142,11 +139,8 @@ def describe(
 ) -> dict[str, Any]:
     """Return what a program needs to know to run a detector.
 
-    Args:
-        cfg (Config): The detector's whole config.
-        model (BaseModel): The detector.
-        content (dict): Returned by :func:`rtm_kd.utils.checkpoint.read_checkpoint`.
-        licence (str, optional): Overrides the licence of the network's package.
+    The first arguments are what :func:`load_student` returns; ``licence`` overrides the licence of
+    the network's package.
 
     Returns:
         dict: ``classes`` in the order of the labels; ``input_size`` as width and height;

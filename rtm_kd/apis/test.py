@@ -29,13 +29,10 @@ def test(
     cfg_options: Optional[dict[str, Any]] = None,
     launcher: str = 'none',
 ) -> dict[str, float]:
-    """Evaluate a detector, or the student of a distillation.
+    """Evaluate a detector, or the student of a distillation, and return the metrics.
 
     The arguments are the options of ``tools/test.py``, whose ``--help`` describes them. Of a
     distillation only the student is built; all weights of the checkpoint must fit.
-
-    Returns:
-        dict[str, float]: The metrics.
 
     Raises:
         ValueError: For anything that the user can fix.

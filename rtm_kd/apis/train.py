@@ -13,7 +13,6 @@ from rtm_kd.checks.config import check_data_files, check_distilled_steps, check_
 from rtm_kd.checks.pipelines import check_pipelines
 from rtm_kd.checks.resuming import check_fits, check_resumable
 from rtm_kd.engine import hooks, runs
-from rtm_kd.engine.learning_rate import check_learning_rate, enable_auto_scale_lr
 from rtm_kd.models.distillation import Distillation
 from rtm_kd.utils import load_config
 from rtm_kd.utils.build_errors import explain_build_errors
@@ -56,7 +55,7 @@ def train(
     if amp:
         runs.enable_amp(cfg)
     if auto_scale_lr:
-        enable_auto_scale_lr(cfg)
+        runs.enable_auto_scale_lr(cfg)
     if resume == 'auto':
         newest = newest_checkpoint(cfg.work_dir)
         cfg.resume = newest is not None
@@ -78,7 +77,7 @@ def train(
             check_fits(content, cfg.load_from, runner)
         del content  # frees memory that the run may need
         runs.check_training_data(runner)
-        check_learning_rate(runner, chosen=bool(_LR_OPTIONS & {*(cfg_options or {})}))
+        runs.check_learning_rate(runner, chosen=bool(_LR_OPTIONS & {*(cfg_options or {})}))
         for warning in (
             *check_pipelines(cfg),
             *check_distilled_steps(runner),

@@ -1,4 +1,4 @@
-"""Setting up a run: work dir, mixed precision, runner, logging and cleaning up on errors."""
+"""Setting up a run: work dir, mixed precision, learning rate, runner, logging, cleaning up."""
 
 import copy
 import logging
@@ -13,7 +13,7 @@ from uuid import uuid4
 import pycocotools.coco
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -24,7 +24,10 @@ from rtm_kd.utils.checkpoint import accept_distilled_weights, load_detector
 from rtm_kd.utils.config import bare_type
 from rtm_kd.utils.errors import RunError, UsageError, process_rank
 from rtm_kd.utils.files import locked
-from rtm_kd.utils.internals import unwrap_model
+from rtm_kd.utils.internals import images_per_batch, unwrap_model
+
+# Otherwise a runner would load these weights over those that are to be tested.
+_NO_START = dict(load_from=None, resume=False)
 
 
 def set_work_dir(cfg: Config, config: str, work_dir: Optional[str]) -> None:
@@ -59,6 +62,23 @@ def enable_amp(cfg: Config) -> None:
         wrapper.loss_scale = 'dynamic'
 
 
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Let MMEngine scale the learning rate by the images of a step, as MMDetection does.
+
+    Raises:
+        ValueError: If the config does not give the batch size of its learning rate, or of a
+            process.
+    """
+    if (cfg.get('auto_scale_lr') or {}).get('base_batch_size') is None:
+        raise UsageError(
+            '--auto-scale-lr: the config does not give the images a step that its learning rate is '
+            'for; add auto_scale_lr=dict(base_batch_size=...)'
+        )
+    if 'batch_size' not in (cfg.get('train_dataloader') or {}):
+        raise UsageError('--auto-scale-lr: the config has no train_dataloader.batch_size')
+    cfg.auto_scale_lr.enable = True
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner of a config, which is not changed, under a unique name.
 
@@ -77,6 +97,41 @@ def build_runner(cfg: Config) -> Runner:
     return runner
 
 
+def check_learning_rate(runner: Runner, chosen: bool = False) -> None:
+    """Warn if the learning rate is for another batch size and will not be scaled.
+
+    A resumed run is not scaled either: it takes the learning rate from its checkpoint.
+
+    Args:
+        runner (Runner): With its training data built. Its ``auto_scale_lr`` is corrected for
+            accumulated batches, which MMEngine ignores.
+        chosen (bool): Whether the user has set the learning rate for this run: no warning.
+    """
+    cfg = runner.cfg
+    base = (runner.auto_scale_lr or {}).get('base_batch_size')
+    if base is None or not cfg.get('train_dataloader'):
+        return
+    if cfg.get('resume'):
+        runner.auto_scale_lr = None
+        return
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    if runner.auto_scale_lr.get('enable'):
+        runner.auto_scale_lr = dict(enable=True, base_batch_size=base / accumulated)
+        return
+    own = images_per_batch(runner.train_dataloader) * runner.world_size * accumulated
+    if chosen or own == base:
+        return
+    lr = cfg.optim_wrapper.get('optimizer', {}).get('lr')
+    option = 'base_lr' if 'base_lr' in cfg else 'optim_wrapper.optimizer.lr'
+    print_log(
+        f'batch of {own} instead of {base}: the learning rate{"" if lr is None else f", {lr:g},"} '
+        f'is for auto_scale_lr.base_batch_size={base} images a step; --auto-scale-lr multiplies it '
+        f'by {own / base:g}' + ('' if lr is None else f', or set {option}={lr * own / base:.3g}'),
+        'current',
+        logging.WARNING,
+    )
+
+
 def check_training_data(runner: Runner) -> None:
     """Raise unless a runner's training and validation data can be used."""
     check_datasets(runner, 'train', 'val')
@@ -84,18 +139,16 @@ def check_training_data(runner: Runner) -> None:
 
 
 def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: str) -> Runner:
-    """Return a runner that is ready to test a detector.
+    """Return a runner that is ready to test a detector with some weights.
 
-    Args:
-        cfg (Config): The detector's whole config.
-        state_dict (dict[str, Tensor]): Its weights. All of them must fit.
-        checkpoint (str): Path or URL of the weights, for messages.
+    ``checkpoint`` is their path or URL, for messages.
 
     Raises:
         ValueError: If the model can't be built, or the data or the weights don't fit it.
     """
     with remove_new_work_dir_on_error(cfg.work_dir), explain_build_errors():
-        runner = build_runner(_without_start(cfg))
+        cfg.update(_NO_START)
+        runner = build_runner(cfg)
         check_datasets(runner, 'test')
         model = unwrap_model(runner.model)
         # Test-time augmentation wraps the model in another one.
@@ -105,23 +158,16 @@ def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: st
 
 def testing_config(cfg: Config, split: str) -> Config:
     """Return a config that tests on the images of a split, ``'val'`` or ``'test'``, and no more."""
-    cfg = _without_start(cfg)
+    cfg = copy.deepcopy(cfg)
     for part in ('dataloader', 'evaluator'):
         cfg[f'test_{part}'] = cfg[f'{split}_{part}']
-    cfg.test_cfg = dict(type='TestLoop')
+    cfg.update(_NO_START, test_cfg=dict(type='TestLoop'))
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'visualizer'):
         cfg[key] = None
     for part in ('dataloader', 'evaluator', 'cfg'):
         cfg[f'val_{part}'] = None
     # Hooks are for training only; RunRecordHook would write a record.
     cfg.custom_hooks = []
-    return cfg
-
-
-def _without_start(cfg: Config) -> Config:
-    # A runner would load these weights over those that are to be tested.
-    cfg = copy.deepcopy(cfg)
-    cfg.update(load_from=None, resume=False)
     return cfg
 
 

@@ -18,18 +18,14 @@ _DETACH_HOOKS = {'DistillationLossDetachHook': 'detach_epoch', 'StopDistillHook'
 class Distillation:
     """The distillation of a config.
 
-    Attributes:
-        student (dict | str): The student's model, in one of the forms that
-            :func:`~.algorithms.detector.resolve_model_cfg` takes.
-        teacher (dict | str | None): The teacher's, in the same forms.
-        teacher_ckpt (str, optional): Path or URL of its checkpoint, or ``'random'``.
-        detach_epoch (int, optional): Epochs that are distilled; None for all of them.
+    Student and teacher are in one of the forms that
+    :func:`~.algorithms.detector.resolve_model_cfg` takes.
     """
 
     student: Any
     teacher: Any
-    teacher_ckpt: Optional[str]
-    detach_epoch: Optional[int]
+    teacher_ckpt: Optional[str]  # path or URL, or 'random'
+    detach_epoch: Optional[int]  # epochs that are distilled, None for all of them
 
     @classmethod
     def of(cls, cfg: Optional[Config]) -> Optional['Distillation']:

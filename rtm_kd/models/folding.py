@@ -9,13 +9,9 @@ _BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 def fold_batch_norms(model: nn.Module, kept: set[str]) -> None:
-    """Fold each BN into the convolution before it, in place.
+    """Fold each BN of a model in eval mode into the convolution of its ``ConvModule``, in place.
 
-    A convolution or a norm whose own output is recorded is left as it is.
-
-    Args:
-        model (nn.Module): A model in eval mode, made of ``ConvModule``.
-        kept (set[str]): Dotted names of the modules that are recorded.
+    What is in ``kept``, the dotted names of the modules that are recorded, is left as it is.
     """
     # Not by name: the levels of RTMDet's head share convolutions.
     recorded = {id(model.get_submodule(name)) for name in kept}

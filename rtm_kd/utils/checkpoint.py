@@ -209,15 +209,22 @@ def check_state_dict(
         )
 
 
-def load_detector(model: nn.Module, state_dict: dict[str, torch.Tensor], checkpoint: str) -> None:
+def load_detector(
+    model: nn.Module,
+    state_dict: dict[str, torch.Tensor],
+    checkpoint: str,
+    name: str = 'the model of the config',
+) -> None:
     """Load all weights of a detector, which may have MMDetection's names.
+
+    ``checkpoint`` and ``name``, of the detector, are for the message.
 
     Raises:
         ValueError: Naming the first tensors that do not fit.
     """
     expected = model.state_dict()
     state_dict = from_mmdet_names(state_dict, expected)
-    check_state_dict(state_dict, expected, checkpoint, 'the model of the config')
+    check_state_dict(state_dict, expected, checkpoint, name)
     model.load_state_dict(state_dict)
 
 

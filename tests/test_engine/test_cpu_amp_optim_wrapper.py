@@ -7,7 +7,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 
 from rtm_kd.apis.train import train
 from rtm_kd.compat.checkpoint_load import load
-from rtm_kd.engine.optimizers import cpu_amp_optim_wrapper
+from rtm_kd.engine import optimizers
 from rtm_kd.engine.runs import enable_amp
 from rtm_kd.models import ConfigurableDistiller
 
@@ -55,8 +55,8 @@ def test_a_run_changes_to_bfloat16_and_back(kd_config, options, tmp_path, distil
 @pytest.mark.parametrize('native', [True, False])
 def test_a_processor_without_bfloat16_is_named_once(monkeypatch, native):
     said = []
-    monkeypatch.setattr(cpu_amp_optim_wrapper, 'print_log', lambda text, **_: said.append(text))
-    monkeypatch.setattr(cpu_amp_optim_wrapper, 'cpu_has_bfloat16', lambda: native)
+    monkeypatch.setattr(optimizers, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(optimizers, 'cpu_has_bfloat16', lambda: native)
     cfg = dict(type='rtm_kd.CpuAmpOptimWrapper', optimizer=dict(type='SGD', lr=0.1))
     model = torch.nn.Linear(2, 2)
     wrapper = build_optim_wrapper(model, cfg)

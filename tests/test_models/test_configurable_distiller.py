@@ -4,7 +4,8 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
-from rtm_kd.models.losses import ChannelWiseDivergence, cwd
+from rtm_kd.models import losses as own_losses
+from rtm_kd.models.losses import ChannelWiseDivergence
 from rtm_kd.registry import MODELS
 
 PKD_NORM = dict(type='BN', affine=False, track_running_stats=False)
@@ -19,9 +20,9 @@ TEACHER = dict(type='NormConnector', in_channels=6, norm_cfg=PKD_NORM)
 def fused(monkeypatch):
     """A list with one entry per call of the fused function."""
     calls = []
-    own = cwd.pkd_channel_wise_divergence
+    own = own_losses.pkd_channel_wise_divergence
     monkeypatch.setattr(
-        cwd, 'pkd_channel_wise_divergence', lambda *args: calls.append(args) or own(*args)
+        own_losses, 'pkd_channel_wise_divergence', lambda *args: calls.append(args) or own(*args)
     )
     return calls
 

@@ -20,8 +20,7 @@ from rtm_kd.compat import mmcv_ext
 from rtm_kd.compat.channels_last import to_channels_last
 from rtm_kd.models.algorithms import fpn_teacher_distill
 from rtm_kd.models.algorithms.detector import build_detector
-from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher
-from rtm_kd.models.algorithms.pixel_conversion import pixel_conversion
+from rtm_kd.models.algorithms.frozen_teacher import FrozenTeacher, pixel_conversion
 from rtm_kd.models.distillers import ConfigurableDistiller
 from rtm_kd.registry import MODELS
 from rtm_kd.utils import load_config
@@ -130,6 +129,11 @@ def with_whole_neck(cfg):
     cfg.distiller.student_recorders.fpn1.source = 'neck'
 
 
+def with_an_argument_that_is_missing(cfg):
+    mapping = cfg.distiller.loss_forward_mappings.loss_pkd_fpn0
+    del cfg.distiller.connectors[mapping.pop('preds_T').connector]
+
+
 def with_two_stages(cfg):
     cfg.architecture = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 
@@ -152,6 +156,7 @@ def with_student_that_only_predicts(cfg):
         ),
         (with_level_that_is_missing, 'student has no module "neck.out_layers.3.conv".*did you'),
         (with_whole_neck, '"neck" of the student gives 3 outputs.*data_idx=0 to 2'),
+        (with_an_argument_that_is_missing, '"loss_pkd_fpn0".*missing.*preds_T'),
         (with_two_stages, 'student has no module "neck.out_layers.0.conv"'),
     ],
 )

@@ -4,6 +4,7 @@ import functools
 from typing import Optional
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -73,12 +74,8 @@ class DistillationWatchHook(Hook):
 
     @torch.no_grad()
     def _measure(self, name: str, norm: nn.Module, inputs: tuple) -> None:
-        z = inputs[0].float()
-        dims = (0, 2, 3)
-        mean, square = z.mean(dims), z.square().mean(dims)
-        deviation = square - 2 * norm.running_mean * mean + norm.running_mean.square()
-        shift = (deviation / (norm.running_var + norm.eps)).mean().item()
-        self._shifts.setdefault(name, []).append(shift)
+        z = F.batch_norm(inputs[0].float(), norm.running_mean, norm.running_var, eps=norm.eps)
+        self._shifts.setdefault(name, []).append(z.square().mean().item())
 
 
 def _norm_after(model: nn.Module, source: str) -> Optional[nn.Module]:

@@ -35,15 +35,7 @@ class FeatureVisualizationHook(Hook):
     ``attention_<number of the image>``: a row for each distilled level, with the image, the
     teacher's attention until the detach, and the student's; see
     :func:`~rtm_kd.reports.attention.draw_attention`. Training is the same with the hook as without.
-
-    Add it to a config with ::
-
-        custom_hooks = [*_base_.custom_hooks, dict(type='rtm_kd.FeatureVisualizationHook')]
-
-    and write to TensorBoard, or Weights & Biases, as well with ::
-
-        visualizer = dict(vis_backends=[dict(type='LocalVisBackend'),
-                                        dict(type='TensorboardVisBackend')])
+    docs/configs.md has a config with the hook and several backends.
 
     Args:
         interval (int): Epochs, or iterations, between two pictures of an image. Defaults to 1.

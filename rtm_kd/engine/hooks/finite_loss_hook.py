@@ -130,12 +130,9 @@ def _described(model: nn.Module, loss: str) -> str:
     name = loss.removeprefix('distill.')
     if not isinstance(distiller, ConfigurableDistiller) or name not in distiller.distill_losses:
         return loss
-    location = next(iter(distiller.loss_forward_mappings[name].values()))
-    side = 'student' if location['from_student'] else 'teacher'
-    source = getattr(distiller, f'{side}_sources')[location['recorder']]
-    level = re.match(r'neck\.\w+\.(\d+)', source)
-    level = f'FPN level {level[1]}, ' if level else ''
-    return f'{loss} ({level}"{source}" of the {side})'
+    source = distiller.source_of(next(iter(distiller.loss_forward_mappings[name].values())))
+    level = re.match(r'"neck\.\w+\.(\d+)', source)
+    return f'{loss} (FPN level {level[1]}, {source})' if level else f'{loss} ({source})'
 
 
 def _not_finite(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> str:

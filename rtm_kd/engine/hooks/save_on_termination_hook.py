@@ -1,6 +1,9 @@
 """A checkpoint when a cluster terminates the run, and resuming from it inside an epoch."""
 
+import atexit
+import functools
 import itertools
+import multiprocessing
 import os
 import signal
 import sys
@@ -14,12 +17,8 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import Sampler
 
-from rtm_kd.engine.workers import shield_workers
 from rtm_kd.registry import HOOKS
 from rtm_kd.utils.internals import built_loops, images_per_batch, is_resuming
-
-#: Exit status after a SIGTERM.
-EXIT_CODE = 128 + signal.SIGTERM
 
 
 @HOOKS.register_module()
@@ -57,7 +56,14 @@ class SaveOnTerminationHook(Hook):
         # Python handles signals in the main thread only; a run in another one ignores SIGTERM.
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._ask)
-        shield_workers(loop.dataloader for loop in built_loops(runner))
+        # A cluster sends SIGTERM to the workers as well.
+        for loop in built_loops(runner):
+            loader = loop.dataloader
+            loader.worker_init_fn = functools.partial(_ignore_sigterm, loader.worker_init_fn)
+        # At exit multiprocessing would end the workers of a failed run with SIGTERM, which they
+        # ignore, and wait for them forever.
+        atexit.unregister(_kill_workers)
+        atexit.register(_kill_workers)
         if self._validation_due and runner.val_loop is not None:
             self._validation_due = False
             runner.val_loop.run()
@@ -128,7 +134,22 @@ class SaveOnTerminationHook(Hook):
             )
         # Whichever process exits first, its launcher ends the others, also one that writes.
         dist.barrier()
-        sys.exit(EXIT_CODE)
+        sys.exit(128 + signal.SIGTERM)
+
+
+def _ignore_sigterm(init: Optional[Callable], worker_id: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if init is not None:
+        init(worker_id)
+
+
+def _kill_workers() -> None:
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    if workers:
+        # Or torch reports their end as another failure.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in workers:
+        worker.kill()
 
 
 class SkipFirstSamples(Sampler):

@@ -18,9 +18,7 @@ FEATURE_PARTS = ('backbone', 'neck')
 def build_detector(model: Union[BaseModel, dict, str], argument: str) -> BaseModel:
     """Build a detector from any of the forms that :func:`resolve_model_cfg` takes.
 
-    Args:
-        model (BaseModel | dict | str): A built model is returned as it is.
-        argument (str): Name of the argument that it came from, for messages.
+    A built model is returned as it is.
 
     Raises:
         ValueError: If it is none of these forms, or has no ``extract_feat``.
@@ -36,7 +34,7 @@ def build_detector(model: Union[BaseModel, dict, str], argument: str) -> BaseMod
 
 
 def resolve_model_cfg(model: Union[dict, str], argument: str) -> ConfigDict:
-    """Turn any form of a model's config into the whole config.
+    """Turn any form of a model's config into the whole config, with the scope to build it in.
 
     Args:
         model (dict | str): One of
@@ -52,9 +50,6 @@ def resolve_model_cfg(model: Union[dict, str], argument: str) -> ConfigDict:
             do, ``_delete_=True`` included.
         argument (str): Name of the argument that it came from, for messages.
 
-    Returns:
-        ConfigDict: The config of the model, with the scope to build it in.
-
     Raises:
         ValueError: If the config can't be found, or holds no model to override.
     """
@@ -66,13 +61,11 @@ def resolve_model_cfg(model: Union[dict, str], argument: str) -> ConfigDict:
             f'a dict with "cfg_path", got {model!r}'
         )
     overrides = dict(model)
+    num_classes = overrides.pop('num_classes', None)
     if 'cfg_path' in overrides:
         whole = _read_model_cfg(overrides.pop('cfg_path'), argument)
     else:
         whole, overrides = ConfigDict(overrides), {}
-        if 'num_classes' in whole:
-            overrides['num_classes'] = whole.pop('num_classes')
-    num_classes = overrides.pop('num_classes', None)
     # `_scope_` is written into the overrides of a config with a `package::` base.
     overrides.pop('_scope_', None)
     merged = Config(dict(model=whole))

@@ -30,32 +30,29 @@ _PROBE_SIZE = 64
 class FpnTeacherDistill(BaseModel):
     """A student that learns from the features of a frozen teacher's FPN.
 
-    The teacher runs its backbone and neck, and its head only if a recorder is in it. It is not
-    a submodule: it is in no checkpoint, no EMA copy and no optimizer, and
-    :meth:`detach_teacher` frees it.
+    The teacher runs its backbone and neck, and its head only if a recorder is in it. It is not a
+    submodule: it is in no checkpoint, EMA copy or optimizer, and :meth:`detach_teacher` frees it.
 
     Takes the arguments of MMRazor's algorithm of this name.
 
     Args:
-        architecture (dict | str | BaseModel): The student: a model, its config,
-            ``dict(cfg_path=..., **overrides)``, or the path of a config file or
-            ``package::path``. See :func:`~.detector.resolve_model_cfg`.
+        architecture (dict | str | BaseModel): The student: a model, or one of the forms that
+            :func:`~.detector.resolve_model_cfg` takes.
         teacher (dict | str | BaseModel): The teacher, in the same forms.
         distiller (dict): Config of a :class:`ConfigurableDistiller`.
         teacher_ckpt (str, optional): Path or URL of the teacher's checkpoint, which
             :meth:`init_weights` loads, or ``'random'`` for a teacher that knows nothing.
             Required unless the teacher is a built model.
         data_preprocessor (dict | nn.Module, optional): Defaults to the student's.
-        reference (bool): Do MMRazor's arithmetic exactly. By default a faster one runs, of
-            which docs/performance.md says how close it comes: a teacher with folded BN, the
-            norms and the divergence as one function, and the channels_last memory format.
-            Defaults to False.
-        module_inplace (bool): Whether the student's activations may work in place, on
-            what a recorder has recorded. Defaults to False.
+        reference (bool): Do MMRazor's arithmetic exactly. By default a faster one runs, of which
+            docs/performance.md says how close it comes: a teacher with folded BN, the norms and the
+            divergence as one function, and the channels_last memory format. Defaults to False.
+        module_inplace (bool): Whether the student's activations may work in place, on what a
+            recorder has recorded. Defaults to False.
         teacher_module_inplace (bool): The same for the teacher.
-        teacher_trainable, teacher_norm_eval, student_trainable, calculate_student_loss:
-            Accepted at MMRazor's defaults, so that its configs carry over; nothing else
-            is meaningful with a frozen teacher.
+        teacher_trainable, teacher_norm_eval, student_trainable, calculate_student_loss: Accepted at
+            MMRazor's defaults, so that its configs carry over; nothing else is meaningful with a
+            frozen teacher.
         half_teacher (bool): Accepted as False, so that earlier configs carry over.
         init_cfg (dict, optional): Initialisation, in addition to the student's own.
 
@@ -173,12 +170,11 @@ class FpnTeacherDistill(BaseModel):
             batch_inputs (Tensor): Preprocessed images, (N, 3, H, W).
 
         Returns:
-            tuple[dict[str, list], dict[str, list]]: Recorder name -> its features, of the
-            student and of the teacher; of the teacher none once it is detached.
+            tuple[Records, Records]: The student's features and the teacher's, none once it is
+            detached.
         """
-        student_records = record_features(
-            self.student, batch_inputs, self.distiller.student_sources
-        )
+        sources = self.distiller.student_sources
+        student_records = record_features(self.student, batch_inputs, sources)
         if self.distillation_stopped:
             return student_records, {}
         return student_records, self._teacher.record(batch_inputs)
@@ -204,8 +200,7 @@ class FpnTeacherDistill(BaseModel):
         """
         self._teacher.release()
         self.distiller.requires_grad_(False)
-        for parameter in self.distiller.parameters():
-            parameter.grad = None
+        self.distiller.zero_grad(set_to_none=True)
 
     @property
     def distillation_stopped(self) -> bool:
@@ -241,20 +236,16 @@ class FpnTeacherDistill(BaseModel):
         with evaluating(self):
             student_records = record_features(self.student, probe, sources)
             teacher_records = self._teacher.probe(probe)
-            self._check_records(student_records, teacher_records)
+            for owner, records in (('student', student_records), ('teacher', teacher_records)):
+                silent = [name for name, outputs in records.items() if not outputs]
+                if silent:
+                    raise UsageError(
+                        f'recorders {silent} of the {owner} record nothing while its backbone and '
+                        'neck run; choose sources inside these two, or in the bbox_head'
+                    )
             self.distiller.fit_connectors(student_records, teacher_records)
         for line in self.distiller.describe():
             print_log(line, logger='current')
-
-    @staticmethod
-    def _check_records(student_records: Records, teacher_records: Records) -> None:
-        for owner, records in (('student', student_records), ('teacher', teacher_records)):
-            silent = [name for name, outputs in records.items() if not outputs]
-            if silent:
-                raise UsageError(
-                    f'recorders {silent} of the {owner} record nothing while its backbone and '
-                    'neck run; choose sources inside these two, or in the bbox_head'
-                )
 
     def _warn_of_a_smaller_teacher(self) -> None:
         student, teacher = (

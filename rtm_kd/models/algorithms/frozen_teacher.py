@@ -1,25 +1,22 @@
-"""The teacher."""
+"""The teacher, and the conversion of the student's images to its normalisation."""
 
 import copy
+import functools
+from collections.abc import Callable
 from typing import Optional, Union
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import nn
 
-from rtm_kd.utils.checkpoint import (
-    STUDENT_PREFIX,
-    check_state_dict,
-    from_mmdet_names,
-    read_checkpoint,
-)
+from rtm_kd.utils.checkpoint import STUDENT_PREFIX, load_detector, read_checkpoint
 from rtm_kd.utils.errors import UsageError
+from rtm_kd.utils.internals import normalises, swaps_channels
 
 from ..distillers.recorder import Records, check_sources, record_features, recorded_parts
 from ..folding import fold_batch_norms
 from .detector import FEATURE_PARTS, build_detector
-from .pixel_conversion import pixel_conversion
 
 RANDOM = 'random'
 
@@ -27,9 +24,9 @@ RANDOM = 'random'
 class FrozenTeacher:
     """Backbone and neck of a trained detector, and the head where a recorder is in it.
 
-    A plain object around a module, not a module: its owner does not list it among its
-    parameters, buffers and checkpoint keys. A copy of the owner, such as EMAHook makes,
-    shares it, and :meth:`release` frees it for all of them.
+    A plain object around a module, not a module: its owner does not list it among its parameters,
+    buffers and checkpoint keys. A copy of the owner, such as EMAHook makes, shares it, and
+    :meth:`release` frees it for all of them.
 
     Args:
         teacher (BaseModel | dict | str): As :func:`~.detector.build_detector` takes it.
@@ -67,8 +64,7 @@ class FrozenTeacher:
         self.checkpoint = checkpoint
         self.sources = sources
         self.reference = reference
-        self._loaded = False
-        self._seen = False
+        self._loaded = self._seen = False
         check_sources(self.model, sources, 'teacher')
         self._convert = pixel_conversion(preprocessor, self.model.data_preprocessor)
         if self._convert is not None:
@@ -89,13 +85,7 @@ class FrozenTeacher:
             torch.cuda.empty_cache()
 
     def record(self, batch_inputs: torch.Tensor) -> Records:
-        """Run the teacher, with the checkpoint's weights.
-
-        Args:
-            batch_inputs (Tensor): The student's preprocessed images, (N, 3, H, W).
-
-        Returns:
-            dict[str, list[Tensor]]: Recorder name -> its features, without gradients.
+        """Run the teacher, with the checkpoint's weights, as :meth:`probe` does.
 
         Raises:
             ValueError: If the features of the first batch are not finite, or constant.
@@ -109,19 +99,16 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def probe(self, batch_inputs: torch.Tensor) -> Records:
-        """Run the teacher with the weights that it has, for the shapes of its features.
+        """Run the teacher with the weights that it has, and return features without gradients.
 
-        Args:
-            batch_inputs (Tensor): The student's preprocessed images, (N, 3, H, W).
-
-        Returns:
-            dict[str, list[Tensor]]: Recorder name -> its features, without gradients.
+        It gets the student's preprocessed images, (N, 3, H, W).
         """
         if self._convert is not None:
             batch_inputs = self._convert(batch_inputs)
         if not self.reference:
             weight = next(self.model.parameters())
-            dtype = autocast_dtype(weight.device) or weight.dtype
+            # What mixed precision, if it is on, makes of a product.
+            dtype = (weight.new_ones(1, 1) @ weight.new_ones(1, 1)).dtype
             if dtype is not weight.dtype:
                 # Once, instead of mixed precision's cast of every weight at every step.
                 self.model.to(dtype)
@@ -153,29 +140,53 @@ class FrozenTeacher:
         if self._loaded:
             return
         if self.checkpoint not in (None, RANDOM):
-            expected = self.model.state_dict()
-            content = from_mmdet_names(read_checkpoint(self.checkpoint)['state_dict'], expected)
             state_dict = {
                 name: tensor
-                for name, tensor in content.items()
+                for name, tensor in read_checkpoint(self.checkpoint)['state_dict'].items()
                 if name.split('.')[0] in self._parts or name.startswith(STUDENT_PREFIX)
             }
-            check_state_dict(state_dict, expected, self.checkpoint, 'the teacher')
-            self.model.load_state_dict(state_dict, strict=True)
+            load_detector(self.model, state_dict, self.checkpoint, 'the teacher')
         if not self.reference:
-            self._speed_up()
+            fold_batch_norms(self.model, kept=set(self.sources.values()))
+            self.model.to(memory_format=torch.channels_last)
         self._loaded = True
 
-    def _speed_up(self) -> None:
-        fold_batch_norms(self.model, kept=set(self.sources.values()))
-        self.model.to(memory_format=torch.channels_last)
+
+def pixel_conversion(
+    source: nn.Module, target: nn.Module
+) -> Optional[Callable[[torch.Tensor], torch.Tensor]]:
+    """Return what turns the images of one data preprocessor into those of another.
+
+    RTMDet normalises BGR by mean and deviation, YOLOv8 scales RGB to [0, 1]: unconverted, a teacher
+    of one family would get garbage from the preprocessor of the other.
+
+    Returns:
+        Callable | None: A function of (N, 3, H, W) images, None if there is nothing to do, or
+        one of the two is not an ``ImgDataPreprocessor``.
+    """
+    if not all(isinstance(part, ImgDataPreprocessor) for part in (source, target)):
+        return None
+    flip = swaps_channels(source) != swaps_channels(target)
+    (mean, std), (target_mean, target_std) = _mean_and_std(source), _mean_and_std(target)
+    if flip:
+        mean, std = mean.flip(0), std.flip(0)
+    scale, shift = std / target_std, (mean - target_mean) / target_std
+    if not flip and bool((scale == 1).all() and (shift == 0).all()):
+        return None
+    return functools.partial(_convert, scale=scale.tolist(), shift=shift.tolist(), flip=flip)
 
 
-def autocast_dtype(device: torch.device) -> Optional[torch.dtype]:
-    """Return the dtype of the mixed precision that is on for the device, None if it is off."""
-    if hasattr(torch, 'get_autocast_dtype'):
-        on = torch.is_autocast_enabled(device.type)
-        return torch.get_autocast_dtype(device.type) if on else None
-    if device.type == 'cpu':
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+def _mean_and_std(preprocessor: ImgDataPreprocessor) -> tuple[torch.Tensor, torch.Tensor]:
+    if not normalises(preprocessor):
+        return torch.zeros(3), torch.ones(3)
+    values = preprocessor.mean.double().flatten(), preprocessor.std.double().flatten()
+    return tuple(value.cpu().expand(3) for value in values)
+
+
+def _convert(
+    images: torch.Tensor, scale: list[float], shift: list[float], flip: bool
+) -> torch.Tensor:
+    if flip:
+        images = images.flip(1)
+    scale, shift = images.new_tensor([scale, shift]).view(2, 1, 3, 1, 1)
+    return images * scale + shift

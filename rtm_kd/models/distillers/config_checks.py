@@ -11,11 +11,7 @@ from .feature_comparison import Tap
 
 
 def recorder_sources(recorders: dict[str, dict], argument: str) -> dict[str, str]:
-    """Return recorder name -> dotted module name.
-
-    Args:
-        recorders (dict[str, dict]): Recorder name -> its config.
-        argument (str): Name of the argument that they are of, for the message.
+    """Return recorder name -> dotted module name, from the configs of the recorders.
 
     Raises:
         ValueError: If one is not of type ModuleOutputs, or has no source.
@@ -32,64 +28,45 @@ def recorder_sources(recorders: dict[str, dict], argument: str) -> dict[str, str
 def check_names(distiller: nn.Module) -> None:
     """Raise unless every name in a distiller's mappings refers to something, and all is used.
 
-    Args:
-        distiller (ConfigurableDistiller): Its arguments have been taken over.
+    Arguments that a mapping leaves out are found when the loss is tried.
 
     Raises:
         ValueError: Naming the entry, the name and those that there are.
     """
-    keys = {field.name for field in dataclasses.fields(Tap)} - {'in_float32'}
+    keys = [field.name for field in dataclasses.fields(Tap)]
     for loss_name, mapping in distiller.loss_forward_mappings.items():
         where = f'loss_forward_mappings["{loss_name}"]'
         _check_known(where, 'distill_losses', loss_name, distiller.distill_losses)
         accepted = inspect.signature(distiller.distill_losses[loss_name].forward).parameters
         for argument, location in mapping.items():
-            _check_known(f'{where}["{argument}"]', 'arguments of the loss', argument, accepted)
+            here = f'{where}["{argument}"]'
+            _check_known(here, 'arguments of the loss', argument, accepted)
             for key in location:
-                _check_known(f'{where}["{argument}"]', 'keys of a mapping', key, keys)
-            if not isinstance(location.get('from_student'), bool):
-                raise UsageError(
-                    f'{where}["{argument}"] needs from_student=True or False, '
-                    f'got {location.get("from_student")!r}'
-                )
-            side = 'student' if location['from_student'] else 'teacher'
-            _check_known(
-                f'{where}["{argument}"]',
-                f'{side}_recorders',
-                location.get('recorder'),
-                getattr(distiller, f'{side}_sources'),
-            )
+                _check_known(here, 'keys of a mapping', key, keys)
+            from_student = location.get('from_student')
+            if not isinstance(from_student, bool):
+                raise UsageError(f'{here} needs from_student=True or False, got {from_student!r}')
+            side = 'student' if from_student else 'teacher'
+            recorders = getattr(distiller, f'{side}_sources')
+            _check_known(here, f'{side}_recorders', location.get('recorder'), recorders)
             if location.get('connector') is not None:
-                _check_known(
-                    f'{where}["{argument}"]',
-                    'connectors',
-                    location['connector'],
-                    distiller.connectors,
-                )
-        missing = [
-            name
-            for name, parameter in accepted.items()
-            if parameter.default is parameter.empty
-            and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-            and name not in mapping
-        ]
-        if missing:
-            raise UsageError(f'{where} gives no value for {missing} of the loss')
-    unused = [
-        name for name in distiller.distill_losses if name not in distiller.loss_forward_mappings
-    ]
-    if unused:
-        raise UsageError(
-            f'distill_losses {unused} have no entry in loss_forward_mappings, '
-            'so they would never be computed; add one or remove the loss'
-        )
-    used = distiller.connectors_of(distiller.loss_forward_mappings)
-    unused = [name for name in distiller.connectors if name not in used]
-    if unused:
-        raise UsageError(
-            f'connectors {unused} are in no loss_forward_mappings, so no loss would train '
-            'them; name each in one or remove it'
-        )
+                _check_known(here, 'connectors', location['connector'], distiller.connectors)
+    mapped = distiller.loss_forward_mappings
+    for what, names, used, purpose in (
+        ('distill_losses', distiller.distill_losses, mapped, 'they would never be computed'),
+        (
+            'connectors',
+            distiller.connectors,
+            distiller.connectors_of(mapped),
+            'no loss would train them',
+        ),
+    ):
+        unused = [name for name in names if name not in used]
+        if unused:
+            raise UsageError(
+                f'{what} {unused} are in no loss_forward_mappings, so {purpose}; name each in one '
+                'or remove it'
+            )
 
 
 def _check_known(where: str, what: str, name: str, known) -> None:

@@ -15,8 +15,8 @@ from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.preserving import preserved_randomness
 
 from .config_checks import check_names, recorder_sources
-from .connector_channels import ConnectorCfg, build_connector, lacks_channels, with_channels
-from .feature_comparison import FeatureComparison, Tap, as_float32, fastest
+from .connector_channels import ConnectorCfg, build_connector, with_channels
+from .feature_comparison import FeatureComparison, Tap, fastest
 from .recorder import Records
 
 _SCALES = ('batch_size', 'world_size')
@@ -30,18 +30,17 @@ class ConfigurableDistiller(BaseModule):
     looked up in ``rtm_kd``; ``mmrazor.PKDLoss`` and the like work as well.
 
     Args:
-        student_recorders (dict): Recorder name -> ``dict(type='ModuleOutputs',
+        student_recorders, teacher_recorders (dict): Recorder name -> ``dict(type='ModuleOutputs',
             source='neck.out_layers.0.conv')``.
-        teacher_recorders (dict): The same for the teacher.
-        connectors (dict, optional): Connector name -> its config, or a list of configs
-            that run one after the other. Channels that a config leaves out (``in_channel``,
-            ``out_channels`` and the like) follow from the models, see :meth:`fit_connectors`.
-        distill_losses (dict): Loss name -> its config. A name with "loss" in it is added
-            to the total, any other is only logged.
+        connectors (dict, optional): Connector name -> its config, or a list of configs that run one
+            after the other. Channels that a config leaves out (``in_channel``, ``out_channels`` and
+            the like) follow from the models, see :meth:`fit_connectors`.
+        distill_losses (dict): Loss name -> its config. A name with "loss" in it is added to the
+            total, any other is only logged.
         loss_forward_mappings (dict): Loss name -> argument of its forward ->
             ``dict(from_student=bool, recorder=str, connector=str)``, and where needed
-            ``record_idx`` (which call of the module, default 0), ``data_idx`` (which of
-            its outputs) and ``connector_idx`` (which output of the connector).
+            ``record_idx`` (which call of the module, default 0), ``data_idx`` (which of its
+            outputs) and ``connector_idx`` (which output of the connector).
         scale_by (tuple[str]): What the student's head multiplies its own losses by, so that
             those of distillation keep their share: ``'batch_size'``, the images of a process's
             step, and ``'world_size'``, the number of processes. Defaults to (), nothing.
@@ -83,10 +82,7 @@ class ConfigurableDistiller(BaseModule):
         self.connector_cfgs = dict(connectors or {})
         # In the order of the config, which is that of the checkpoint; None until it is fitted.
         self.connectors = nn.ModuleDict(
-            {
-                name: None if lacks_channels(cfg) else build_connector(cfg)
-                for name, cfg in self.connector_cfgs.items()
-            }
+            {name: build_connector(cfg) for name, cfg in self.connector_cfgs.items()}
         )
         self.distill_losses = nn.ModuleDict(
             {name: MODELS.build({'_scope_': SCOPE, **cfg}) for name, cfg in distill_losses.items()}
@@ -109,9 +105,7 @@ class ConfigurableDistiller(BaseModule):
         """Compare the recorded features.
 
         Args:
-            student_records (dict[str, list[Tensor]]): Recorder name -> its features, each
-                usually (N, C, H, W).
-            teacher_records (dict[str, list[Tensor]]): The same for the teacher.
+            student_records, teacher_records (Records): Features, usually (N, C, H, W).
             batch_size (int): Images that they were recorded of, for ``scale_by``.
 
         Returns:
@@ -130,20 +124,15 @@ class ConfigurableDistiller(BaseModule):
         Features of a module that MMEngine checkpoints (``activation_checkpointing``) are recorded
         without gradients, and so are those of frozen modules.
 
-        Args:
-            student_records (dict[str, list[Tensor]]): Recorder name -> its features.
-
         Raises:
             ValueError: Naming the module and the loss.
         """
         for loss_name, mapping in self.loss_forward_mappings.items():
             students = [location for location in mapping.values() if location['from_student']]
-            if 'loss' not in loss_name or not students:
-                continue
             outputs = [student_records[location['recorder']] for location in students]
-            if not _has_gradient(outputs):
+            if 'loss' in loss_name and students and not _has_gradient(outputs):
                 raise UsageError(
-                    f'{self._source(students[0])}, which "{loss_name}" compares, gives no '
+                    f'{self.source_of(students[0])}, which "{loss_name}" compares, gives no '
                     'gradients, so the student would learn nothing from it; record a module that '
                     'is not frozen and not in activation_checkpointing'
                 )
@@ -153,7 +142,7 @@ class ConfigurableDistiller(BaseModule):
         lines = []
         for name, comparison in self.comparisons.items():
             ends = [
-                self._source(location)
+                self.source_of(location)
                 + (f' through {location["connector"]}' if location.get('connector') else '')
                 for location in self.loss_forward_mappings[name].values()
             ]
@@ -163,15 +152,10 @@ class ConfigurableDistiller(BaseModule):
         return lines
 
     def _make_comparisons(self) -> None:
-        self.comparisons = {
-            name: FeatureComparison(
-                {argument: self._tap(location) for argument, location in mapping.items()},
-                self.distill_losses[name],
-            )
-            for name, mapping in self.loss_forward_mappings.items()
-        }
-        if not self.reference:
-            self.comparisons = {name: fastest(each) for name, each in self.comparisons.items()}
+        for name, mapping in self.loss_forward_mappings.items():
+            taps = {argument: self._tap(location) for argument, location in mapping.items()}
+            comparison = FeatureComparison(taps, self.distill_losses[name])
+            self.comparisons[name] = comparison if self.reference else fastest(comparison)
         # A loss that is only logged gives no gradient, and DDP waits for one of every weight.
         trained = self.connectors_of(name for name in self.loss_forward_mappings if 'loss' in name)
         for name, connector in self.connectors.items():
@@ -189,10 +173,6 @@ class ConfigurableDistiller(BaseModule):
         Channels that come in are those of the recorded features. Those that go out are the
         ones that the loss compares with, the teacher's behind their own connector.
 
-        Args:
-            student_records (dict[str, list[Tensor]]): Recorder name -> its features.
-            teacher_records (dict[str, list[Tensor]]): The same for the teacher.
-
         Raises:
             ValueError: Naming the connector or loss, what it got and what it expects.
         """
@@ -207,15 +187,13 @@ class ConfigurableDistiller(BaseModule):
                 mapping.items(),
                 key=lambda item: (self._is_unfitted(item[1]), item[1]['from_student']),
             ):
-                _check_record(student_records, teacher_records, location)
-                bare = {k: v for k, v in location.items() if not k.startswith('connector')}
-                raw = Tap(**bare)(student_records, teacher_records)
+                raw = self._tap(location).recorded(student_records, teacher_records)
                 if location.get('connector') is not None:
-                    self._check_is_tensor(location, raw)
                     target = next(filter(torch.is_tensor, arguments.values()), raw)
                     self._fit_connector(location, raw, target)
-                feature = self._tap(location)(student_records, teacher_records)
-                arguments[argument] = feature if self.reference else as_float32(feature)
+                arguments[argument] = self._tap(location)(
+                    student_records, teacher_records, in_float32=not self.reference
+                )
             try:
                 self.distill_losses[loss_name](**arguments)
             except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -231,12 +209,19 @@ class ConfigurableDistiller(BaseModule):
         return name is not None and self.connectors[name] is None
 
     def _fit_connector(self, location: dict, feature: torch.Tensor, target: torch.Tensor) -> None:
-        name = location['connector']
+        name, source = location['connector'], self.source_of(location)
+        if isinstance(feature, (list, tuple)):
+            raise UsageError(
+                f'{source} gives {len(feature)} outputs; say which one with data_idx=0 to '
+                f'{len(feature) - 1} in loss_forward_mappings'
+            )
+        if not torch.is_tensor(feature) or feature.dim() < 2:
+            raise UsageError(f'{source} gives {_shape(feature)}, which is not a feature map')
         if self._is_unfitted(location):
             cfg = with_channels(self.connector_cfgs[name], feature.shape[1], target.shape[1])
             self.connector_cfgs[name] = cfg
             self.connectors[name] = build_connector(cfg).eval()
-        got = f'{self._source(location)} gives {feature.shape[1]} channels'
+        got = f'{source} gives {feature.shape[1]} channels'
         first = self.connectors[name]
         first = first[0] if isinstance(first, nn.Sequential) else first
         expected = getattr(first, 'in_channels', feature.shape[1])
@@ -247,23 +232,12 @@ class ConfigurableDistiller(BaseModule):
         except RuntimeError as error:
             raise UsageError(f'connector "{name}" does not fit: {got}; {error}') from error
 
-    def _check_is_tensor(self, location: dict, feature: Any) -> None:
-        if isinstance(feature, (list, tuple)):
-            raise UsageError(
-                f'{self._source(location)} gives {len(feature)} outputs; say which one with '
-                f'data_idx=0 to {len(feature) - 1} in loss_forward_mappings'
-            )
-        if not torch.is_tensor(feature) or feature.dim() < 2:
-            raise UsageError(
-                f'{self._source(location)} gives {_shape(feature)}, which is not a feature map'
-            )
-
     def _differing_sizes(
         self, mapping: dict[str, dict], arguments: dict[str, Any]
     ) -> Optional[str]:
         """Say in a sentence that feature maps differ in height and width, None if they do not."""
         maps = [
-            (self._source(mapping[argument]), 'x'.join(map(str, feature.shape[2:])))
+            (self.source_of(mapping[argument]), 'x'.join(map(str, feature.shape[2:])))
             for argument, feature in arguments.items()
             if torch.is_tensor(feature)
         ]
@@ -275,7 +249,8 @@ class ConfigurableDistiller(BaseModule):
                 )
         return None
 
-    def _source(self, location: dict) -> str:
+    def source_of(self, location: dict) -> str:
+        """Return the module of a mapping's entry, such as ``'"neck" of the student'``."""
         side = 'student' if location['from_student'] else 'teacher'
         sources = self.student_sources if location['from_student'] else self.teacher_sources
         return f'"{sources[location["recorder"]]}" of the {side}'
@@ -288,24 +263,6 @@ class ConfigurableDistiller(BaseModule):
             for location in self.loss_forward_mappings[loss_name].values()
             if location.get('connector') is not None
         }
-
-
-def _check_record(student_records: Records, teacher_records: Records, location: dict) -> None:
-    recorder, record_idx = location['recorder'], location.get('record_idx', 0)
-    outputs = (student_records if location['from_student'] else teacher_records)[recorder]
-    if not -len(outputs) <= record_idx < len(outputs):
-        raise UsageError(
-            f'recorder "{recorder}" has {len(outputs)} record of each image batch, one for each '
-            f'call of its module, so there is no record_idx={record_idx}'
-        )
-    output, data_idx = outputs[record_idx], location.get('data_idx')
-    if data_idx is not None:
-        several = len(output) if isinstance(output, (list, tuple)) else 0
-        if not -several <= data_idx < several:
-            raise UsageError(
-                f'recorder "{recorder}" records {several or "one tensor and no list of"} outputs, '
-                f'so there is no data_idx={data_idx}'
-            )
 
 
 def _has_gradient(output: Any) -> bool:

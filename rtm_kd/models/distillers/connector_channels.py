@@ -1,7 +1,7 @@
 """Connectors whose channels a config leaves out."""
 
 import inspect
-from typing import Union
+from typing import Optional, Union
 
 from torch import nn
 
@@ -15,13 +15,13 @@ _OUTGOING = ('out_channel', 'out_channels')
 ConnectorCfg = Union[dict, list[dict]]
 
 
-def lacks_channels(cfg: ConnectorCfg) -> bool:
-    """Return whether a connector can't be built before its channels are known."""
-    return any(map(_missing_channels, _parts(cfg)))
+def build_connector(cfg: ConnectorCfg) -> Optional[nn.Module]:
+    """Build a connector, or return None if its config leaves channels out.
 
-
-def build_connector(cfg: ConnectorCfg) -> nn.Module:
-    """Build a connector; types without a scope are looked up in ``rtm_kd``."""
+    Types without a scope are looked up in ``rtm_kd``.
+    """
+    if any(map(_missing_channels, _parts(cfg))):
+        return None
     built = [MODELS.build({'_scope_': SCOPE, **part}) for part in _parts(cfg)]
     return nn.Sequential(*built) if isinstance(cfg, (list, tuple)) else built[0]
 
@@ -30,11 +30,11 @@ def with_channels(cfg: ConnectorCfg, incoming: int, outgoing: int) -> ConnectorC
     """Return a connector's config with these channels wherever it leaves them out."""
     filled = []
     for part in _parts(cfg):
-        channels = {
-            name: incoming if name in _INCOMING else outgoing for name in _missing_channels(part)
-        }
-        filled.append({**part, **channels})
-        incoming = next((filled[-1][name] for name in _OUTGOING if name in filled[-1]), incoming)
+        part = dict(part)
+        for name in _missing_channels(part):
+            part[name] = incoming if name in _INCOMING else outgoing
+        filled.append(part)
+        incoming = next((part[name] for name in _OUTGOING if name in part), incoming)
     return filled if isinstance(cfg, (list, tuple)) else filled[0]
 
 

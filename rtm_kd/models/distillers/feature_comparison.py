@@ -8,65 +8,73 @@ from typing import Any, Optional
 import torch
 from torch import nn
 
-from ..connectors.batch_statistics_norm import BatchStatisticsNorm
+from rtm_kd.utils.errors import UsageError
+
+from ..connectors import BatchStatisticsNorm
 from ..losses import ChannelWiseDivergence
 from .recorder import Records
 
 
 @dataclass(frozen=True)
 class Tap:
-    """Where an argument of a loss comes from.
+    """Where an argument of a loss comes from."""
 
-    Attributes:
-        from_student (bool): Whether from the student's records, else from the teacher's.
-        recorder (str): Name of the recorder.
-        record_idx (int): Which call of the recorded module.
-        data_idx (int, optional): Which of its outputs, where it has several.
-        connector (Module, optional): What the feature goes through.
-        connector_idx (int, optional): Which output of the connector, where it has several.
-        in_float32 (bool): Whether the feature is brought to float32 before it.
-    """
-
-    from_student: bool
+    from_student: bool  # whether from the student's records, else from the teacher's
     recorder: str
-    record_idx: int = 0
-    data_idx: Optional[int] = None
-    connector: Optional[nn.Module] = None
-    connector_idx: Optional[int] = None
-    in_float32: bool = False
+    record_idx: int = 0  # which call of the recorded module
+    data_idx: Optional[int] = None  # which of its outputs, where it has several
+    connector: Optional[nn.Module] = None  # what the feature goes through
+    connector_idx: Optional[int] = None  # which output of the connector, where it has several
 
-    def __call__(self, student_records: Records, teacher_records: Records) -> Any:
-        records = student_records if self.from_student else teacher_records
-        feature = records[self.recorder][self.record_idx]
-        if self.data_idx is not None:
-            feature = feature[self.data_idx]
-        if self.in_float32:
+    def recorded(self, student_records: Records, teacher_records: Records) -> Any:
+        """Return what the connector gets.
+
+        Raises:
+            ValueError: If there is no such record or output.
+        """
+        outputs = (student_records if self.from_student else teacher_records)[self.recorder]
+        if not -len(outputs) <= self.record_idx < len(outputs):
+            raise UsageError(
+                f'recorder "{self.recorder}" has {len(outputs)} record of each image batch, one '
+                f'for each call of its module, so there is no record_idx={self.record_idx}'
+            )
+        output = outputs[self.record_idx]
+        if self.data_idx is None:
+            return output
+        several = len(output) if isinstance(output, (list, tuple)) else 0
+        if not -several <= self.data_idx < several:
+            raise UsageError(
+                f'recorder "{self.recorder}" records {several or "one tensor and no list of"} '
+                f'outputs, so there is no data_idx={self.data_idx}'
+            )
+        return output[self.data_idx]
+
+    def __call__(
+        self, student_records: Records, teacher_records: Records, in_float32: bool = False
+    ) -> Any:
+        feature = self.recorded(student_records, teacher_records)
+        if in_float32 and not self.from_student:
+            # Connectors expect the teacher in the student's precision.
             feature = as_float32(feature)
         if self.connector is not None:
             feature = self.connector(feature)
-        return feature if self.connector_idx is None else feature[self.connector_idx]
+        if self.connector_idx is not None:
+            feature = feature[self.connector_idx]
+        return as_float32(feature) if in_float32 else feature
 
 
 @dataclass(frozen=True)
 class FeatureComparison:
-    """A loss and its arguments.
+    """A loss and its arguments."""
 
-    Attributes:
-        taps (dict[str, Tap]): Argument of the loss -> where it comes from.
-        loss (Callable): A loss module, or the function that PKD's norms and the divergence are.
-        fused (bool): Whether it is the latter.
-        in_float32 (bool): Whether what the taps give is brought to float32.
-    """
-
-    taps: dict[str, Tap]
-    loss: Callable[..., torch.Tensor]
-    fused: bool = False
-    in_float32: bool = False
+    taps: dict[str, Tap]  # by the argument of the loss
+    loss: Callable[..., torch.Tensor]  # a module, or PKD's norms and the divergence in one
+    fused: bool = False  # whether it is the latter
+    in_float32: bool = False  # whether what the taps give is brought to float32
 
     def __call__(self, student_records: Records, teacher_records: Records) -> torch.Tensor:
-        arguments = {name: tap(student_records, teacher_records) for name, tap in self.taps.items()}
-        if self.in_float32:
-            arguments = {name: as_float32(value) for name, value in arguments.items()}
+        records = student_records, teacher_records
+        arguments = {name: tap(*records, self.in_float32) for name, tap in self.taps.items()}
         return self.loss(**arguments)
 
 
@@ -76,15 +84,7 @@ def fastest(comparison: FeatureComparison) -> FeatureComparison:
     PKD's norms and the divergence after them become one function. Any other loss gets float32,
     since CPU autocast does not promote losses: a softmax stays bfloat16.
     """
-    return _fused(comparison) or replace(
-        comparison,
-        # Connectors expect the teacher in the student's precision.
-        taps={
-            name: replace(tap, in_float32=not tap.from_student)
-            for name, tap in comparison.taps.items()
-        },
-        in_float32=True,
-    )
+    return _fused(comparison) or replace(comparison, in_float32=True)
 
 
 def _fused(comparison: FeatureComparison) -> Optional[FeatureComparison]:

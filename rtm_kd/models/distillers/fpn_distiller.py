@@ -1,11 +1,13 @@
 """The short form of a distiller for the levels of an FPN."""
 
 import copy
+from collections import defaultdict
 from typing import Any, Optional
 
 from mmengine.config import Config, ConfigDict
 
 from rtm_kd.registry import MODELS
+from rtm_kd.utils.config import bare_type
 from rtm_kd.utils.errors import UsageError
 
 from .configurable_distiller import ConfigurableDistiller
@@ -50,13 +52,7 @@ def fpn_wiring(
     if not isinstance(num_levels, int) or num_levels < 1:
         raise UsageError(f'FpnDistiller: num_levels must be an integer above 0, got {num_levels!r}')
     norm_cfg = dict(type='BN', affine=False, track_running_stats=False)
-    wiring: dict[str, Any] = dict(
-        student_recorders={},
-        teacher_recorders={},
-        connectors={},
-        distill_losses={},
-        loss_forward_mappings={},
-    )
+    wiring: dict[str, dict[str, dict]] = defaultdict(dict)
     for i in range(num_levels):
         level = f'fpn{i}'
         for side, pattern in sides.items():
@@ -73,7 +69,7 @@ def fpn_wiring(
             preds_S=dict(from_student=True, recorder=level, connector=f'{level}_s'),
             preds_T=dict(from_student=False, recorder=level, connector=f'{level}_t'),
         )
-    merged = Config(wiring)
+    merged = Config(dict(wiring))
     # A copy: merging takes each "_delete_" out of what it merges.
     merged.merge_from_dict(copy.deepcopy(changes))
     return merged.to_dict()
@@ -90,15 +86,12 @@ class FpnDistiller(ConfigurableDistiller):
 def expand(distiller: dict[str, Any]) -> ConfigDict:
     """Return a distiller's config in full, as ``rtm_kd.ConfigurableDistiller`` takes it.
 
-    Args:
-        distiller (dict): ``model.distiller`` of a config. Any but the short form of
-            ``rtm_kd.FpnDistiller`` comes back as it is.
+    Any but the short form of ``rtm_kd.FpnDistiller`` comes back as it is.
 
     Raises:
         ValueError: See :func:`fpn_wiring`.
     """
-    arguments = dict(distiller)
-    kind = arguments.pop('type', None)
-    if kind is not FpnDistiller and str(kind).split('.')[-1] != FpnDistiller.__name__:
+    if bare_type(distiller) != FpnDistiller.__name__:
         return ConfigDict(distiller)
+    arguments = {key: value for key, value in distiller.items() if key != 'type'}
     return ConfigDict(type='rtm_kd.ConfigurableDistiller', **fpn_wiring(**arguments))

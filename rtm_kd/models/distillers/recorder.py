@@ -1,7 +1,7 @@
 """Recording of what modules of a detector return."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -16,12 +16,7 @@ HEAD = 'bbox_head'
 
 
 def check_sources(model: nn.Module, sources: dict[str, str], owner: str) -> None:
-    """Raise unless every recorder's source is a module of the model.
-
-    Args:
-        model (nn.Module): The student or the teacher.
-        sources (dict[str, str]): Recorder name -> dotted module name.
-        owner (str): ``'student'`` or ``'teacher'``, for the message.
+    """Raise unless every recorder's source is a module of the student or teacher, the ``owner``.
 
     Raises:
         ValueError: Naming the recorder, its source and the modules of similar name.
@@ -40,13 +35,7 @@ def record_features(
 ) -> Records:
     """Run a detector's backbone and neck, and its head where a recorder asks for it.
 
-    Args:
-        model (nn.Module): The student or the teacher.
-        batch_inputs (Tensor): Preprocessed images, (N, 3, H, W).
-        sources (dict[str, str]): Recorder name -> dotted module name.
-
-    Returns:
-        dict[str, list]: Recorder name -> outputs, in the order of the calls.
+    It gets preprocessed images, (N, 3, H, W); see :func:`record_outputs` for the rest.
     """
     with record_outputs(model, sources) as records:
         features = model.extract_feat(batch_inputs)
@@ -68,23 +57,18 @@ def record_outputs(model: nn.Module, sources: dict[str, str]) -> Iterator[Record
     never meets them.
 
     Args:
-        model (nn.Module): The model that runs inside the context.
+        model (nn.Module): The student or the teacher, which runs inside the context.
         sources (dict[str, str]): Recorder name -> dotted module name.
 
     Yields:
-        dict[str, list]: Recorder name -> outputs, in the order of the calls.
+        Records: Recorder name -> outputs, in the order of the calls.
     """
     records: Records = {name: [] for name in sources}
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for name, source in sources.items():
-            outputs = records[name]
-            handles.append(
-                model.get_submodule(source).register_forward_hook(
-                    lambda module, args, output, outputs=outputs: outputs.append(output)
-                )
-            )
+
+            def record(module, args, output, outputs=records[name]):
+                outputs.append(output)
+
+            hooks.enter_context(model.get_submodule(source).register_forward_hook(record))
         yield records
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -28,8 +28,7 @@ def channel_wise_divergence(
     https://arxiv.org/abs/2011.13256, section 3.2.
 
     Args:
-        preds_S (Tensor): Student's feature map, (N, C, H, W).
-        preds_T (Tensor): Teacher's feature map, (N, C, H, W).
+        preds_S, preds_T (Tensor): Feature maps of student and teacher, (N, C, H, W).
         tau (float): Temperature; above 1 the attention is spread wider.
 
     Returns:
@@ -70,12 +69,11 @@ def pkd_channel_wise_divergence(
     kept for the backward pass, and none of the teacher's.
 
     Args:
-        preds_S (Tensor): Student's feature map before its norm, (N, C, H, W).
-        preds_T (Tensor): Teacher's feature map before its norm, (N, C, H, W). Where it needs
-            a gradient, both are computed one after the other, by autograd.
+        preds_S, preds_T (Tensor): Feature maps of student and teacher before their norms,
+            (N, C, H, W). Where ``preds_T`` needs a gradient, norms and divergence are computed one
+            after the other, by autograd.
         tau (float): Temperature.
-        eps_S (float): Added to the student's variance.
-        eps_T (float): Added to the teacher's variance.
+        eps_S, eps_T (float): Added to the variances.
 
     Returns:
         Tensor: The divergence, a float32 scalar.

@@ -1,6 +1,5 @@
-"""Mixed precision on a CPU."""
+"""The optimizer wrapper of mixed precision on a CPU."""
 
-import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +20,7 @@ class CpuAmpOptimWrapper(OptimWrapper):
 
     Forward passes run in bfloat16 autocast. bfloat16 has the exponents of float32, so there is no
     loss scale to adapt or save: checkpoints are those of an OptimWrapper, and either kind of run
-    resumes from the other's.
-
-    Args:
-        kwargs: Arguments of MMEngine's OptimWrapper: ``optimizer``, ``accumulative_counts`` and
-            ``clip_grad``.
+    resumes from the other's. It takes the arguments of an OptimWrapper.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -45,7 +40,6 @@ class CpuAmpOptimWrapper(OptimWrapper):
             yield
 
 
-@functools.cache
 def cpu_has_bfloat16() -> bool:
     """Return whether the processor has AVX512-BF16 or AMX; elsewhere bfloat16 is emulated."""
     try:

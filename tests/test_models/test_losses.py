@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from rtm_kd.models import ChannelWiseDivergence, channel_wise_divergence
-from rtm_kd.models.losses import cwd, pkd_channel_wise_divergence
+from rtm_kd.models.losses import _PkdChannelWiseDivergence, pkd_channel_wise_divergence
 
 
 @pytest.mark.parametrize('tau', [0.5, 1.0, 4.0])
@@ -55,7 +55,7 @@ def test_refuses_a_temperature_of_zero_or_less(tau):
 def test_fused_with_pkds_norm_equals_norm_then_divergence(
     device, memory_format, piece, tau, monkeypatch
 ):
-    monkeypatch.setitem(cwd._PkdChannelWiseDivergence._PIECE, device, piece)
+    monkeypatch.setitem(_PkdChannelWiseDivergence._PIECE, device, piece)
     torch.manual_seed(0)
     student = (torch.randn(5, 7, 9, 11) * 3 + 4).to(device, memory_format=memory_format)
     teacher = torch.randn(5, 7, 9, 11).to(device) * 0.2 - 1
