@@ -85,7 +85,7 @@ class FrozenTeacher:
             torch.cuda.empty_cache()
 
     def record(self, batch_inputs: torch.Tensor) -> Records:
-        """Run the teacher, with the checkpoint's weights, as :meth:`probe` does.
+        """Run the teacher with the weights of its checkpoint, and features as :meth:`probe` does.
 
         Raises:
             ValueError: If the features of the first batch are not finite, or constant.
