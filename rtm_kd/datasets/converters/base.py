@@ -3,6 +3,7 @@
 import json
 import os
 from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,14 +36,16 @@ class Converted:
 
     content: dict[str, Any]  # of a COCO file
     image_folder: Path  # that its file names are relative to
-    dropped: dict[str, list[str]] = field(default_factory=dict)  # what -> where
-    notes: list[str] = field(default_factory=list)  # other lines for the user
+    # What was left out, and what is used in spite of a fault, in the plural -> where.
+    dropped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    noted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     file: Optional[Path] = None  # that already has exactly this content
 
     def summary(self, background: str = '') -> list[str]:
         """Return lines on what was read, dropped and noted; see :meth:`describe`."""
-        dropped = [f'dropped {what}: {counted(where)}' for what, where in self.dropped.items()]
-        return [self.describe(background), *dropped, *self.notes]
+        account = {f'dropped {what}': where for what, where in self.dropped.items()} | self.noted
+        counted = [f'{what}: {len(where)} ({first_few(where)})' for what, where in account.items()]
+        return [self.describe(background), *counted]
 
     def describe(self, background: str = '') -> str:
         """Return the numbers of images, boxes and classes as one line.
@@ -50,20 +53,12 @@ class Converted:
         Args:
             background (str): What happens to the images without boxes.
         """
-        counts = {category['id']: 0 for category in self.content['categories']}
-        boxed = set()
-        for annotation in self.content['annotations']:
-            counts[annotation['category_id']] += 1
-            boxed.add(annotation['image_id'])
-        images, boxes = len(self.content['images']), len(self.content['annotations'])
-        empty = images - len(boxed)
+        annotations, images = self.content['annotations'], len(self.content['images'])
+        counts = Counter(annotation['category_id'] for annotation in annotations)
+        empty = images - len({annotation['image_id'] for annotation in annotations})
         without = f' ({empty} without boxes{background})' if empty else ''
         names = [f'{c["name"]} {counts[c["id"]]}' for c in self.content['categories']]
-        return f'images: {images}{without}, boxes: {boxes} ({", ".join(names)})'
-
-    def drop(self, what: str, where: str) -> None:
-        """Count something that is left out: what, in the plural, and its file and line."""
-        self.dropped.setdefault(what, []).append(where)
+        return f'images: {images}{without}, boxes: {len(annotations)} ({", ".join(names)})'
 
     def size_of(
         self, path: Path, name: str, annotated: Sequence[Optional[int]] = (None, None)
@@ -78,14 +73,13 @@ class Converted:
         try:
             size = image_size(path) if os.path.isfile(path) else None
         except OSError:
-            self.drop(UNREADABLE, name)
+            self.dropped[UNREADABLE].append(name)
             return None
         if size is None:
-            self.drop(NO_FILE, name)
+            self.dropped[NO_FILE].append(name)
         elif tuple(side or own for side, own in zip(annotated, size)) != size:
-            self.drop(
-                OTHER_SIZE, f'{name}: {"x".join(map(str, annotated))}, not {size[0]}x{size[1]}'
-            )
+            noted, own = ('x'.join(map(str, sides)) for sides in (annotated, size))
+            self.dropped[OTHER_SIZE].append(f'{name}: {noted}, not {own}')
             return None
         return size
 
@@ -100,15 +94,11 @@ class CocoWriter(Converted):
     """A split that is built from images and boxes; unusable boxes are left out and counted.
 
     Args:
-        classes (Sequence[str]): Names of the classes, in the order of their labels.
+        classes (Sequence[str]): Different names, in the order of their labels.
         image_folder (Path): The folder that the file names are relative to.
-
-    Raises:
-        ValueError: If two of the classes are the same, or there is none.
     """
 
     def __init__(self, classes: Sequence[str], image_folder: Path) -> None:
-        check_class_names(classes, 'the class names')
         categories = [dict(id=label, name=name) for label, name in enumerate(classes)]
         super().__init__(dict(images=[], annotations=[], categories=categories), image_folder)
         self._labels = {name: label for label, name in enumerate(classes)}
@@ -137,13 +127,13 @@ class CocoWriter(Converted):
         key = (image['id'], name, *box)
         # CocoDataset ignores a box of less than a pixel.
         if name not in self._labels:
-            self.drop(OTHER_CLASSES, f'{where}: {name}')
+            self.dropped[OTHER_CLASSES].append(f'{where}: {name}')
         elif corners[2] - corners[0] < 1 or corners[3] - corners[1] < 1:
-            self.drop('boxes of no size, under a pixel', where)
+            self.dropped['boxes of no size, under a pixel'].append(where)
         elif right - left < 1 or bottom - top < 1:
-            self.drop('boxes outside their image', where)
+            self.dropped['boxes outside their image'].append(where)
         elif key in self._seen:
-            self.drop('boxes given twice', where)
+            self.dropped['boxes given twice'].append(where)
         else:
             self._seen.add(key)
             # From 1 on: COCO's evaluation takes a match with box 0 for none.
@@ -221,8 +211,3 @@ def check_class_names(names: Sequence[str], source: str) -> None:
             f'{source} have two classes of one name: {", ".join(map(repr, twice))}; rename one of '
             'them, or merge them in the annotations'
         )
-
-
-def counted(places: Sequence[str]) -> str:
-    """Return how many there are and the first few, such as ``'5 (a, b, c and 2 more)'``."""
-    return f'{len(places)} ({first_few(places)})'

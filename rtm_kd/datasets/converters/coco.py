@@ -60,7 +60,7 @@ class CocoAnnotations(Annotations):
             name = self._name_in(folder, image['file_name'], by_ends) or image['file_name']
             if name != image['file_name'] and name in taken:
                 where = f'{image["file_name"]}, as {name}'
-                converted.drop('images whose file another has as well', where)
+                converted.dropped['images whose file another has as well'].append(where)
                 continue
             taken.add(name)
             annotated = image.get('width'), image.get('height')
@@ -225,9 +225,9 @@ def _with_classes(
         name, image_id = names.get(annotation['category_id']), annotation['image_id']
         where = f'{names_of.get(image_id)}, id {annotation["id"]}'
         if name not in classes:
-            converted.drop(OTHER_CLASSES, f'{where}: {name}')
+            converted.dropped[OTHER_CLASSES].append(f'{where}: {name}')
         elif image_id not in names_of:
-            converted.drop('boxes of no image', where)
+            converted.dropped['boxes of no image'].append(where)
         elif image_id in used:
             kept.append(annotation)
     categories = [dict(id=ids[name], name=name) for name in classes]

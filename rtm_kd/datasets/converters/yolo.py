@@ -14,7 +14,7 @@ from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.image_size import EXTENSIONS
 
 from . import files
-from .base import ALL, OTHER_FORMAT, Annotations, CocoWriter, Converted, check_class_names, counted
+from .base import ALL, OTHER_FORMAT, Annotations, CocoWriter, Converted, check_class_names
 
 #: Files with one class name a line, as the tools that write YOLO's labels call them.
 NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
@@ -51,11 +51,11 @@ class YoloAnnotations(Annotations):
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes, self.root)
-        used, unlabelled, labels, seen = set(), [], set(), set()
+        used, labels, seen = set(), set(), set()
         for image in files.with_progress(self.splits[split]):
             name = files.relative_name(image, self.root)
             if name in seen:
-                writer.drop('images listed twice', name)
+                writer.dropped['images listed twice'].append(name)
                 continue
             seen.add(name)
             label_file = self._label_file(image)
@@ -65,21 +65,20 @@ class YoloAnnotations(Annotations):
                 continue
             writer.add_image(name, *size)
             if label_file is None:
-                unlabelled.append(name)
+                # Background, or their labels are not in labels/ for images/.
+                writer.noted['without a label file'].append(name)
                 continue
             labels_name = files.relative_name(label_file, self.root)
             try:
                 lines = files.read_text(label_file).splitlines()
             except UsageError:
-                writer.drop("label files that can't be read", labels_name)
+                writer.dropped["label files that can't be read"].append(labels_name)
                 continue
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     labels.add(self._add(writer, line, f'{labels_name}:{number}', size))
         self._check_first_label(split, labels)
         self._drop_labels_without_image(writer, split, used)
-        if unlabelled:  # background, or their labels are not in labels/ for images/
-            writer.notes.append(f'without a label file: {counted(unlabelled)}')
         return writer
 
     def _label_file(self, image: Path) -> Optional[Path]:
@@ -99,11 +98,11 @@ class YoloAnnotations(Annotations):
         if 'kpt_shape' in self._description:
             numbers = numbers[:_BOX]
         if not (len(numbers) == _BOX or (len(numbers) > 6 and len(numbers) % 2)):
-            writer.drop('lines that are not a box', where)
+            writer.dropped['lines that are not a box'].append(where)
             return None
         label, *shares = numbers
         if max(map(abs, shares)) > 2:
-            writer.drop('boxes in pixels, not in shares of the image', where)
+            writer.dropped['boxes in pixels, not in shares of the image'].append(where)
             return label
         if len(shares) == 4:
             x, y, w, h = shares
@@ -144,7 +143,9 @@ class YoloAnnotations(Annotations):
         for file in alone:
             if file not in labelled:
                 what = OTHER_FORMAT if file.stem in others else 'label files without an image'
-                writer.drop(what, files.relative_name(others.get(file.stem, file), self.root))
+                writer.dropped[what].append(
+                    files.relative_name(others.get(file.stem, file), self.root)
+                )
 
     def _find_description(self) -> tuple[dict, Optional[Path]]:
         """Return the content of the dataset's YAML file and its path, if there is one."""
