@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmcv
 import numpy as np
@@ -20,7 +21,8 @@ from rtm_kd.utils.image_size import image_size
 
 
 def prepare(data_root, out_dir, *args, **options):
-    return prepare_data(DataSource(str(data_root), *args, **options), str(out_dir))
+    prepared = prepare_data(DataSource(str(data_root), *args, **options), str(out_dir))
+    return SimpleNamespace(**{**prepared.values, **vars(prepared)})
 
 
 def read(path):

@@ -48,10 +48,9 @@ class Converted:
         return [self.describe(background), *counted]
 
     def describe(self, background: str = '') -> str:
-        """Return the numbers of images, boxes and classes as one line.
+        """Return a line with the numbers of images, boxes and classes.
 
-        Args:
-            background (str): What happens to the images without boxes.
+        It says ``background`` of the images without boxes.
         """
         annotations, images = self.content['annotations'], len(self.content['images'])
         counts = Counter(annotation['category_id'] for annotation in annotations)

@@ -45,10 +45,7 @@ class CocoAnnotations(Annotations):
         boxed = {annotation['category_id'] for annotation in content['annotations']}
         # Roboflow's first category is the name of the project, above all others and without boxes.
         above = [c.get('supercategory') for c in categories if c.get('supercategory') != c['name']]
-        names = [c['name'] for c in categories]
-        self.classes = [
-            c['name'] for c in categories if c['id'] in boxed or c['name'] not in above
-        ] or names
+        self.classes = [c['name'] for c in categories if c['id'] in boxed or c['name'] not in above]
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         classes = classes or self.classes

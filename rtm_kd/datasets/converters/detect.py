@@ -21,10 +21,7 @@ _KNOWN = (
 
 
 def open_annotations(
-    path: Path,
-    root: Path,
-    images: Optional[Path] = None,
-    names: Optional[list[str]] = None,
+    path: Path, root: Path, images: Optional[Path] = None, names: Optional[list[str]] = None
 ) -> Annotations:
     """Read annotations in the format that is detected; the arguments are :class:`Annotations`'.
 

@@ -35,7 +35,8 @@ class YoloAnnotations(Annotations):
     format = 'YOLO'
 
     def _read(self) -> None:
-        self._description, self._file = self._find_description()
+        self._file = self._find_yaml()
+        self._description = _read_yaml(self._file) if self._file else {}
         self._names = self._find_names() or dict(enumerate(self.names or ()))
         if not self._names:
             raise UsageError(
@@ -147,29 +148,27 @@ class YoloAnnotations(Annotations):
                     files.relative_name(others.get(file.stem, file), self.root)
                 )
 
-    def _find_description(self) -> tuple[dict, Optional[Path]]:
-        """Return the content of the dataset's YAML file and its path, if there is one."""
+    def _find_yaml(self) -> Optional[Path]:
+        """Return the YAML file that describes the dataset, if there is one."""
         if self.path.suffix.lower() in _YAML and self.path.is_file():
-            description = _read_yaml(self.path)
-            if not description:
+            if not _read_yaml(self.path):
                 raise UsageError(
                     f'{self.path} has no "names", so it does not describe a YOLO dataset; add '
                     'them, or name another file'
                 )
-            return description, self.path
+            return self.path
         found = next(filter(None, map(find_yaml, self._upwards())), None)
         listed = any((folder / name).is_file() for folder in self._upwards() for name in NAME_FILES)
         if not found and not listed and self.path.is_dir():
             below = files.below(self.path, *_YAML)  # an export, unzipped into a folder of its own
             found = _the_yaml([file for file in below if file.stem == 'data'], self.path)
-        return found or ({}, None)
+        return found
 
     def _upwards(self) -> list[Path]:
         """Return the folder of the path, and those above it up to the dataset's."""
         folder = self.path if self.path.is_dir() else self.path.parent
-        if self.root in folder.parents:
-            return [folder, *folder.parents[: folder.parents.index(self.root) + 1]]
-        return [folder] if folder == self.root else [folder, self.root]
+        above = [each for each in folder.parents if self.root in each.parents]
+        return [folder, *above, *([] if folder == self.root else [self.root])]
 
     def _find_names(self) -> dict[int, str]:
         """Return the names of the labels, from the YAML file or from lists of names."""
@@ -246,7 +245,7 @@ class YoloAnnotations(Annotations):
             ends = files.path_ends(name)
             ends = [name, *ends[:1], *ends[1:-1]]
             candidates = [folder / end for end in ends for folder in (base, self._file.parent)]
-            found = next((path for path in candidates if os.path.exists(path)), None)
+            found = next(filter(os.path.exists, candidates), None)
             if found is None:
                 raise UsageError(
                     f'{self._file} names {name}, and there is no {candidates[0]}; write the path '
@@ -285,29 +284,24 @@ def _numbers(line: str) -> list[float]:
     return numbers if all(map(math.isfinite, numbers)) else []
 
 
-def find_yaml(folder: Path) -> Optional[tuple[dict, Path]]:
-    """Return the content and the path of a folder's ``data.yaml``, or of the only such file."""
+def find_yaml(folder: Path) -> Optional[Path]:
+    """Return a folder's ``data.yaml``, or its only YAML file that describes a dataset."""
     found = sorted(file for suffix in _YAML for file in folder.glob(f'*{suffix}'))
     named_data = _the_yaml([file for file in found if file.stem == 'data'], folder)
     return named_data or _the_yaml(found, folder)
 
 
-def _the_yaml(candidates: list[Path], folder: Path) -> Optional[tuple[dict, Path]]:
-    """Return the content and the path of the one file that has names, None if none has.
-
-    Raises:
-        ValueError: If several have.
-    """
+def _the_yaml(candidates: list[Path], folder: Path) -> Optional[Path]:
+    """Return the one file that has names, None if none has; raise if several have."""
     found = []
     for file in candidates:
         try:
-            found.append((_read_yaml(file), file))
+            found += [file] if _read_yaml(file) else []
         except UsageError:
             if file.stem == 'data':
                 raise  # another file may be unrelated
-    found = [(description, file) for description, file in found if description]
     if len(found) > 1:
-        names = ', '.join(files.relative_name(file, folder) for _, file in found)
+        names = ', '.join(files.relative_name(file, folder) for file in found)
         raise UsageError(
             f'{folder} has more than one YAML file with "names" ({names}); name the one to use '
             'with --train-ann'
@@ -335,14 +329,13 @@ def _read_yaml(file: Path) -> dict:
     if not isinstance(content, dict) or 'names' not in content:
         return {}
     for key, entry in content.items():
+        texts = entry if files.split_name(key) and isinstance(entry, list) else [entry]
+        is_read = key in ('nc', 'path') or files.split_name(key)
         # Aliases of aliases can be lists of billions: what is not text is never printed.
-        if key in ('nc', 'path') and not isinstance(entry, str):
-            raise UsageError(f'the "{key}" of {file} is a list or has keys; write one value')
-        texts = entry if isinstance(entry, list) else [entry]
-        if files.split_name(key) and not all(isinstance(text, str) for text in texts):
+        if is_read and not all(isinstance(text, str) for text in texts):
             raise UsageError(
-                f'the "{key}" of {file} is neither a path nor a list of paths; write the '
-                "folder of the split's images"
+                f'the "{key}" of {file} is not text; write a number after nc, a folder after path, '
+                'and after a split the folder of its images, or a list of these'
             )
     return content
 
@@ -359,7 +352,7 @@ def _paths_in(file: Path, root: Path) -> list[Path]:
     for line in files.read_lines(file):
         ends = [line.replace('\\', '/'), *files.path_ends(line)]
         places = [folder / end for end in ends for folder in (file.parent, root, root / 'images')]
-        found.append(next((place for place in places if os.path.isfile(place)), places[0]))
+        found.append(next(filter(os.path.isfile, places), places[0]))
     return found
 
 
