@@ -31,8 +31,6 @@ def check_annotations(
     they are only counted, unless the file has no others.
 
     Args:
-        content: The content of the file, as JSON is read.
-        ann_file (str): Its name, for the messages.
         split (str): ``'train'``, ``'val'`` or ``'test'``. Only the last may be without
             annotations, and only the first without ``iscrowd``, which the evaluation reads.
         classes (Sequence[str]): Names of the categories to use.

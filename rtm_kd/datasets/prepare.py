@@ -45,7 +45,6 @@ def prepare_data(source: DataSource, out_dir: str) -> PreparedData:
     Nothing is written below ``data_root`` unless ``out_dir`` is there.
 
     Args:
-        source (DataSource): The dataset.
         out_dir (str): Folder for ``train.json`` and ``val.json``, where they have to be
             written.
 

@@ -5,12 +5,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Optional
 
-from mmengine.config import Config
 from mmengine.hub import get_config
 
 from rtm_kd.compat.config_text import inert
@@ -156,7 +154,8 @@ def render_configs(
         teacher_ckpt (str): Path or URL of the teacher's weights.
         common: Other values at the top of the teacher's config, which all three share.
     """
-    whole, own = _published(teacher.size), _published(student.size)
+    whole, own = (get_config(_package_path(run.size)) for run in (teacher, student))
+    images = data.num_train_images
     return {
         paths.teacher: render(
             templates / 'rtmdet_teacher.py',
@@ -169,12 +168,8 @@ def render_configs(
                 **{**vars(student.schedule), 'max_epochs': teacher.schedule.max_epochs},
                 load_from=teacher.start,
                 # At most those of few images, and no smaller than the transforms accept.
-                mosaic_max_cached_images=min(
-                    whole.mosaic_max_cached_images, max(data.num_train_images, 4)
-                ),
-                mixup_max_cached_images=min(
-                    whole.mixup_max_cached_images, max(data.num_train_images // 2, 2)
-                ),
+                mosaic_max_cached_images=min(whole.mosaic_max_cached_images, max(images, 4)),
+                mixup_max_cached_images=min(whole.mixup_max_cached_images, max(images // 2, 2)),
                 **common,
             ),
         ),
@@ -270,11 +265,6 @@ def _literal(value: Any, column: int) -> str:
     if isinstance(value, tuple) and column + len(text) > 100:
         text = '(\n' + ''.join(f'    {item!r},\n' for item in value) + ')'
     return inert(text)
-
-
-@cache
-def _published(size: str) -> Config:
-    return get_config(_package_path(size))
 
 
 def _package_path(size: str) -> str:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from rtm_kd.datasets.coco_format import RESIZED_REMEDY
 from rtm_kd.utils.errors import UsageError, first_few
@@ -65,8 +65,7 @@ class Converted:
         """Return the width and height of an image in pixels, or count why it is left out.
 
         Args:
-            path (Path): The image file.
-            name (str): What the account calls it.
+            path (Path): The image file, which the account calls ``name``.
             annotated (Sequence): Width and height that the annotations state, if they do.
         """
         try:
@@ -142,39 +141,27 @@ class CocoWriter(Converted):
             annotations.append(dict(**ids, bbox=box, area=area, iscrowd=int(difficult)))
 
 
+@dataclass
 class Annotations(ABC):
     """Annotations of one format, in the splits that their files name.
-
-    Args:
-        path (Path): The file or folder.
-        root (Path): Folder of the dataset.
-        images (Path, optional): Folder of the images, where it is not found automatically.
-        names (list[str], optional): The classes, where the format has only their numbers.
-
-    Attributes:
-        format (str): Name of the format.
-        splits (dict): ``'train'``, ``'val'`` or ``'test'`` -> its files; ``'all'`` if the files
-            don't tell splits apart.
-        classes (list[str]): Names of the classes, in the order of their labels.
-        missing (dict[str, str]): Split that is named but not there -> what to do about it.
 
     Raises:
         ValueError: If they can't be read, or two classes have the same name.
     """
 
-    format: str
-    splits: dict[str, Any]
-    classes: list[str]
+    path: Path  # the file or folder
+    root: Path  # folder of the dataset
+    images: Optional[Path] = None  # their folder, where it is not found automatically
+    names: Optional[list[str]] = None  # the classes, where the format has only their numbers
 
-    def __init__(
-        self,
-        path: Path,
-        root: Path,
-        images: Optional[Path] = None,
-        names: Optional[list[str]] = None,
-    ) -> None:
-        self.path, self.root, self.images, self.names = path, root, images, names
-        self.missing: dict[str, str] = {}
+    format: ClassVar[str]
+    # 'train', 'val' or 'test' -> its files; 'all' if the files don't tell splits apart.
+    splits: dict[str, Any] = field(init=False)
+    classes: list[str] = field(init=False)  # in the order of their labels
+    # Split that is named but not there -> what to do about it.
+    missing: dict[str, str] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
         self._read()
 
     @abstractmethod
@@ -183,13 +170,7 @@ class Annotations(ABC):
 
     @abstractmethod
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
-        """Read a split into COCO annotations.
-
-        Args:
-            split (str): One of :attr:`splits`.
-            classes (list[str], optional): The classes to use, in the order of their labels.
-                Defaults to all.
-        """
+        """Read a split into COCO annotations of these classes in this order, by default all."""
 
     def split_for(self, use: str) -> Optional[str]:
         """Return the split to use as ``'train'`` or ``'val'``, None if there is none."""

@@ -112,14 +112,10 @@ class CocoAnnotations(Annotations):
         folders = [self.images] if self.images else _folders(file, self.root)
         by_ends, folder = best = max(itertools.product((False, True), folders), key=count)
         if names and not count(best):
-            where = (
-                f'{folder} has none of them'
-                if self.images
-                else f'no folder in {self.root} has them'
-            )
+            looked = self.images or f'any folder of {self.root}'
             raise UsageError(
-                f'{file} names images such as {names[0]}, and {where}; name their folder with '
-                '--train-img or --val-img'
+                f'{file} names images such as {names[0]}, and none of them is in {looked}; name '
+                'their folder with --train-img or --val-img'
             )
         return folder, by_ends
 

@@ -223,7 +223,7 @@ class YoloAnnotations(Annotations):
         named = {}
         for key, entry in self._description.items():
             split = files.split_name(key)
-            if split and entry not in (None, '', 'null', '~'):
+            if split and entry not in ('', 'null', '~'):
                 try:
                     named[split] = self._images_named(entry)
                 except UsageError as error:
