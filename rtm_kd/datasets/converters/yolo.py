@@ -1,6 +1,5 @@
 """YOLO txt: data.yaml, class names, lists of images, and the labels of each image."""
 
-import itertools
 import math
 import os
 from collections import Counter
@@ -139,8 +138,8 @@ class YoloAnnotations(Annotations):
             for file in sorted(folder.glob('*.txt'))
             if not (file.stem in stems or file.name in NAME_FILES or lists_images(file))
         ]
-        every_split = itertools.chain.from_iterable(self.splits.values() if alone else ())
-        labelled = set(map(self._label_file, every_split))
+        splits = self.splits.values() if alone else ()
+        labelled = {self._label_file(image) for images in splits for image in images}
         for file in alone:
             if file not in labelled:
                 what = OTHER_FORMAT if file.stem in others else 'label files without an image'
