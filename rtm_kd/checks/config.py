@@ -44,7 +44,8 @@ _KINDS = {
     **dict.fromkeys(('model', 'train_dataloader', 'optim_wrapper', 'default_hooks'), (dict,)),
     **dict.fromkeys(('randomness', 'env_cfg', 'auto_scale_lr'), (dict,)),
     **dict.fromkeys(('default_scope', 'work_dir', 'load_from', 'log_level'), (str,)),
-    **{'param_scheduler': (dict, list), 'custom_hooks': (list,)},
+    'param_scheduler': (dict, list),
+    'custom_hooks': (list,),
 }
 
 
@@ -150,7 +151,7 @@ def check_datasets(runner: Runner, *splits: str) -> None:
 
 
 def check_distilled_steps(runner: Runner) -> list[str]:
-    """Return a warning if a run distils for too few steps for its student to gain."""
+    """Return a warning if a run, its data built, distils for too few steps to help its student."""
     distillation = Distillation.of(runner.cfg)
     # MMRazor's other algorithms have an architecture as well, and no teacher.
     if distillation is None or distillation.teacher is None:

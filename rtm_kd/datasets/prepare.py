@@ -32,7 +32,8 @@ class DataSource:
 class PreparedData:
     """COCO annotations that are ready for a config."""
 
-    values: dict[str, Any]  # at the top of the config; paths are relative to its data_root
+    # At the top of the config. Where a path is not below the data_root, that is empty.
+    values: dict[str, Any]
     class_names: list[str]  # in the order of the labels
     num_train_images: int  # that are trained on
     messages: list[str]  # what was read, dropped and written, for the user
