@@ -143,9 +143,8 @@ class YoloAnnotations(Annotations):
         for file in alone:
             if file not in labelled:
                 what = OTHER_FORMAT if file.stem in others else 'label files without an image'
-                writer.dropped[what].append(
-                    files.relative_name(others.get(file.stem, file), self.root)
-                )
+                name = files.relative_name(others.get(file.stem, file), self.root)
+                writer.dropped[what].append(name)
 
     def _find_yaml(self) -> Optional[Path]:
         """Return the YAML file that describes the dataset, if there is one."""
@@ -295,7 +294,8 @@ def _the_yaml(candidates: list[Path], folder: Path) -> Optional[Path]:
     found = []
     for file in candidates:
         try:
-            found += [file] if _read_yaml(file) else []
+            if _read_yaml(file):
+                found.append(file)
         except UsageError:
             if file.stem == 'data':
                 raise  # another file may be unrelated
@@ -328,10 +328,11 @@ def _read_yaml(file: Path) -> dict:
     if not isinstance(content, dict) or 'names' not in content:
         return {}
     for key, entry in content.items():
-        texts = entry if files.split_name(key) and isinstance(entry, list) else [entry]
-        is_read = key in ('nc', 'path') or files.split_name(key)
+        is_split = files.split_name(key) is not None
+        texts = entry if is_split and isinstance(entry, list) else [entry]
+        is_text = all(isinstance(text, str) for text in texts)
         # Aliases of aliases can be lists of billions: what is not text is never printed.
-        if is_read and not all(isinstance(text, str) for text in texts):
+        if (is_split or key in ('nc', 'path')) and not is_text:
             raise UsageError(
                 f'the "{key}" of {file} is not text; write a number after nc, a folder after path, '
                 'and after a split the folder of its images, or a list of these'
