@@ -31,8 +31,6 @@ def check_annotations(
     they are only counted, unless the file has no others.
 
     Args:
-        content: The content of the file, as JSON is read.
-        ann_file (str): Its name, for the messages.
         split (str): ``'train'``, ``'val'`` or ``'test'``. Only the last may be without
             annotations, and only the first without ``iscrowd``, which the evaluation reads.
         classes (Sequence[str]): Names of the categories to use.
@@ -74,7 +72,7 @@ def check_annotations(
         name, [each for each in content['annotations'] if each['image_id'] in images], images
     )
     if total:
-        _warn(
+        warn(
             f'{name}: {total} of {len(content["annotations"])} boxes are left out, as MMDetection '
             f'does: {faults_text(left_out)}'
         )
@@ -149,7 +147,7 @@ def _check_corners(name: str, annotations: list[dict], images: dict) -> None:
             f'{name} seems to have corners for boxes, where COCO has x y width height: {text}; '
             "export it in COCO's format again, or put width = x2 - x1 and height = y2 - y1"
         )
-    _warn(f'{name}: {text}; look at these')
+    warn(f'{name}: {text}; look at these')
 
 
 def _left_out(annotation: dict, images: dict, categories: set) -> Optional[str]:
@@ -167,5 +165,6 @@ def _left_out(annotation: dict, images: dict, categories: set) -> Optional[str]:
     return None
 
 
-def _warn(message: str) -> None:
-    print_log(printable(message), logger='current', level=logging.WARNING)
+def warn(message: str) -> None:
+    """Log a warning as one line that is safe to print."""
+    print_log(printable(message), 'current', logging.WARNING)

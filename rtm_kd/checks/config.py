@@ -40,31 +40,27 @@ _NUMBERS = (
 # In 240 distilled steps students gained nothing, in 560 they gained 8 points (docs/method.md).
 _FEW_STEPS = 400
 # Types that MMEngine relies on.
-_KINDS = (
-    *[('model', dict), ('train_dataloader', dict), ('optim_wrapper', dict)],
-    *[('default_scope', str), ('work_dir', str), ('load_from', str)],
-    *[('param_scheduler', (dict, list)), ('default_hooks', dict), ('custom_hooks', list)],
-    *[('randomness', dict), ('env_cfg', dict), ('log_level', str), ('auto_scale_lr', dict)],
-)
+_KINDS = {
+    **dict.fromkeys(('model', 'train_dataloader', 'optim_wrapper', 'default_hooks'), (dict,)),
+    **dict.fromkeys(('randomness', 'env_cfg', 'auto_scale_lr'), (dict,)),
+    **dict.fromkeys(('default_scope', 'work_dir', 'load_from', 'log_level'), (str,)),
+    'param_scheduler': (dict, list),
+    'custom_hooks': (list,),
+}
 
 
 def check_values(cfg: Config) -> None:
     """Raise for values that no run can have, and that MMEngine would fail on later.
-
-    Args:
-        cfg (Config): The whole config.
 
     Raises:
         ValueError: With the value and what it has to be.
     """
     if cfg.get('model') is None:
         raise UsageError('the config has no model')
-    for name, kind in _KINDS:
-        if cfg.get(name) is not None and not isinstance(cfg[name], kind):
-            kinds = ' or '.join(
-                each.__name__ for each in (kind if isinstance(kind, tuple) else [kind])
-            )
-            raise UsageError(f'the config has {name}={cfg[name]!r}, which is not a {kinds}')
+    for name, kinds in _KINDS.items():
+        if cfg.get(name) is not None and not isinstance(cfg[name], kinds):
+            expected = ' or '.join(kind.__name__ for kind in kinds)
+            raise UsageError(f'the config has {name}={cfg[name]!r}, which is not a {expected}')
     for name, kind, least in _NUMBERS:
         value = get_value(cfg, name, least)
         is_number = isinstance(value, kind) and not isinstance(value, bool)
@@ -76,11 +72,7 @@ def check_values(cfg: Config) -> None:
 
 
 def check_output_folder(option: str, folder: Union[str, Path]) -> None:
-    """Raise unless files can be written below a folder, which need not exist yet.
-
-    Args:
-        option (str): The option for the folder, for the message.
-        folder (str | Path): The folder.
+    """Raise unless files can be written below the folder of an option; it need not exist yet.
 
     Raises:
         ValueError: If a file is in its way, or there is no permission.
@@ -96,10 +88,6 @@ def check_output_folder(option: str, folder: Union[str, Path]) -> None:
 def check_data_files(cfg: Config, *splits: str) -> None:
     """Raise unless the annotation file and the image folder of every split exist.
 
-    Args:
-        cfg (Config): The whole config.
-        splits (str): Of ``'train'``, ``'val'`` and ``'test'``.
-
     Raises:
         ValueError: With the path that is missing, and how to get COCO.
     """
@@ -108,20 +96,15 @@ def check_data_files(cfg: Config, *splits: str) -> None:
         if not isinstance(dataset, dict) or bare_type(dataset) == 'DrawnDataset':
             continue
         root = dataset.get('data_root') or ''
-        remedy = f'is missing; {COCO_REMEDY}'
-        _check_exists(f'{split} annotation file', root, dataset.get('ann_file') or None, remedy)
+        _check_exists(f'{split} annotation file', root, dataset.get('ann_file') or None)
         for evaluator in evaluators_of(cfg, split):
-            _check_exists(
-                f'file of the {split} evaluator',
-                '',
-                get_value(evaluator, 'ann_file'),
-                'is missing; data_root has to end in a slash',
-            )
+            name, remedy = get_value(evaluator, 'ann_file'), 'data_root has to end in a slash'
+            _check_exists(f'file of the {split} evaluator', '', name, remedy)
         images = get_value(dataset.get('data_prefix') or {}, 'img')
-        _check_exists(f'{split} image folder', root, images, remedy)
+        _check_exists(f'{split} image folder', root, images)
 
 
-def _check_exists(what: str, root: Any, name: Any, fault: str) -> None:
+def _check_exists(what: str, root: Any, name: Any, remedy: str = COCO_REMEDY) -> None:
     if name is None:
         return
     for part in (root, name):
@@ -130,7 +113,7 @@ def _check_exists(what: str, root: Any, name: Any, fault: str) -> None:
     path = os.path.join(root, name)
     # A path such as s3://... belongs to a storage backend that only MMEngine knows.
     if '://' not in path and not os.path.exists(path):
-        raise UsageError(f'the {what} {path} {fault}')
+        raise UsageError(f'the {what} {path} is missing; {remedy}')
 
 
 def check_datasets(runner: Runner, *splits: str) -> None:
@@ -168,11 +151,7 @@ def check_datasets(runner: Runner, *splits: str) -> None:
 
 
 def check_distilled_steps(runner: Runner) -> list[str]:
-    """Return a warning if a run distils for too few steps for its student to gain.
-
-    Args:
-        runner (Runner): With its training data built.
-    """
+    """Return a warning if a run, its data built, distils for too few steps to help its student."""
     distillation = Distillation.of(runner.cfg)
     # MMRazor's other algorithms have an architecture as well, and no teacher.
     if distillation is None or distillation.teacher is None:
@@ -250,11 +229,7 @@ def _check_boxes(dataset: BaseDataset, split: str) -> None:
 
 
 def check_batch_size(runner: Runner) -> None:
-    """Raise if there are fewer images to train on than one step takes.
-
-    Raises:
-        ValueError: With both numbers.
-    """
+    """Raise a ValueError if there are fewer images to train on than one step takes."""
     if not has_loop(runner, 'train'):
         return
     loader = runner.train_dataloader

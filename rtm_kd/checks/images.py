@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import logging
 import os
 import traceback
 from collections import defaultdict
@@ -12,11 +11,12 @@ import cv2
 from mmcv.transforms import LoadImageFromFile
 from mmengine import dist
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
 
 from rtm_kd.datasets.coco_format import RESIZED_REMEDY
-from rtm_kd.utils.errors import RunError, UsageError, first_few, printable
+from rtm_kd.utils.errors import RunError, UsageError, first_few
 from rtm_kd.utils.image_size import image_size
+
+from .annotations import warn
 
 _SAMPLE = 1000  # images that are opened before a run; it takes about a second
 
@@ -28,10 +28,6 @@ def check_images(dataset: BaseDataset, split: str) -> None:
     former end the run when they are read, see :func:`name_faulty_images`. For these faults the
     main process opens all images of a small dataset, and a thousand of a larger one, evenly
     spread. A dataset that reads its images from elsewhere than files is not checked.
-
-    Args:
-        dataset (BaseDataset): A dataset that is fully initialised.
-        split (str): ``'train'``, ``'val'`` or ``'test'``, for the message.
 
     Raises:
         ValueError: With the first few names and ids of those that are missing or empty, or if
@@ -95,7 +91,7 @@ def _open_images(dataset: BaseDataset, split: str, turned: bool) -> Optional[str
     opened = '' if count == len(dataset) else f'{count} of '
     name = f'of {opened}the {len(dataset)} images of the {split} annotation file {dataset.ann_file}'
     if damaged:
-        _warn(
+        warn(
             f'{name} {len(damaged)} may be unreadable, and would end the run: '
             f'{first_few(damaged)}; replace or remove them'
         )
@@ -107,12 +103,8 @@ def _open_images(dataset: BaseDataset, split: str, turned: bool) -> Optional[str
     )
     if 2 * len(other) > count:
         return message
-    _warn(message)
+    warn(message)
     return None
-
-
-def _warn(message: str) -> None:
-    print_log(printable(message), logger='current', level=logging.WARNING)
 
 
 def name_faulty_images(dataset: BaseDataset) -> None:

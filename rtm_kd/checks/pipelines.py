@@ -15,11 +15,8 @@ def check_pipelines(cfg: Config) -> list[str]:
     A detector may not survive it: RTMDet trained at 256 pixels on images padded below and on
     the right had a thirtieth of its mAP on the same images padded on all sides.
 
-    Args:
-        cfg (Config): The whole config.
-
     Returns:
-        list[str]: A sentence for each difference; empty if there is none.
+        list[str]: A sentence for each difference.
     """
     first = last = shaping_of(cfg, 'train')
     when, found = 'training', []
@@ -64,12 +61,7 @@ class Shaping:
 
 
 def shaping_of(cfg: Config, split: str) -> Shaping:
-    """Return how the images of a split are brought to the model's size.
-
-    Args:
-        cfg (Config): The whole config.
-        split (str): ``'train'``, ``'val'`` or ``'test'``.
-    """
+    """Return how the images of ``'train'``, ``'val'`` or ``'test'`` get to the model's size."""
     dataset, pipeline = (cfg.get(f'{split}_dataloader') or {}).get('dataset'), []
     while isinstance(dataset, dict):
         # The transforms of a wrapper come after those of the dataset in it.

@@ -1,11 +1,9 @@
 """Checks of a checkpoint that a run is to be resumed from."""
 
-import logging
 from itertools import zip_longest
 from typing import Any, Optional
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -13,6 +11,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from rtm_kd.utils import UsageError
 from rtm_kd.utils.checkpoint import check_state_dict, class_names
 from rtm_kd.utils.config import get_value, innermost_dataset
+
+from .annotations import warn
 
 
 def check_resumable(content: dict[str, Any], checkpoint: str, cfg: Config) -> None:
@@ -23,7 +23,7 @@ def check_resumable(content: dict[str, Any], checkpoint: str, cfg: Config) -> No
     Args:
         content (dict): What :func:`rtm_kd.utils.checkpoint.read_checkpoint` returns.
         checkpoint (str): Its path or URL, for the message.
-        cfg (Config): The whole config.
+        cfg (Config): Of the run that is to be resumed.
 
     Raises:
         ValueError: With what is missing, or both lists of classes.
@@ -65,23 +65,17 @@ def check_resumable(content: dict[str, Any], checkpoint: str, cfg: Config) -> No
     for unit in ('epoch', 'iter'):
         most = (cfg.get('train_cfg') or {}).get(f'max_{unit}s')
         if most is not None and meta[unit] >= most:
-            print_log(
+            warn(
                 f'{checkpoint} is at {unit} {meta[unit]} of max_{unit}s={most}: there is nothing '
-                f'to train; set a larger max_{unit}s to continue',
-                'current',
-                logging.WARNING,
+                f'to train; set a larger max_{unit}s to continue'
             )
 
 
 def check_fits(content: dict[str, Any], checkpoint: str, runner: Runner) -> None:
     """Raise unless a checkpoint fits the model and the optimizer of a run.
 
-    The runner's optimizer is built, which would happen later anyway.
-
-    Args:
-        content (dict): What :func:`check_resumable` has accepted.
-        checkpoint (str): Its path or URL, for the message.
-        runner (Runner): The run that is to be resumed.
+    It is one that :func:`check_resumable` has accepted. The runner's optimizer is built, which
+    would happen later anyway.
 
     Raises:
         ValueError: With the first weights that don't fit, or the difference of the optimizers.

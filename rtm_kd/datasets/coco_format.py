@@ -46,11 +46,7 @@ FIELDS: dict[str, dict[str, _Check]] = {
 
 
 def read_annotations(path: str, ann_file: Optional[str] = None) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path (str): Path of the file.
-        ann_file (str, optional): Its name for the message, where ``path`` is a copy of it.
+    """Read a JSON file; ``ann_file`` is its name for the message, where ``path`` is a copy of it.
 
     Raises:
         ValueError: If it is not JSON, with the place of the first fault.
@@ -80,7 +76,7 @@ def find_faults(content: dict[str, Any], unchecked: Container[str] = ()) -> dict
     """Return the kinds of faults in a file, each with the ids of the entries that have it.
 
     Args:
-        content (dict): What the file holds, with all of its lists.
+        content (dict): Has all of the lists.
         unchecked (Container[str]): Fields that may be missing, or hold anything.
     """
     faults = defaultdict(list)

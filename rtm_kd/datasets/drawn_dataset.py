@@ -75,7 +75,6 @@ def draw_dataset(
         root (str | Path): Folder to make, with ``annotations/{train,val}.json``, ``train/`` and
             ``val/`` in it.
         num_train, num_val (int): Images to train and to evaluate on.
-        seed (int): Seed of all randomness, from 0 up.
 
     Raises:
         ValueError: If ``root`` holds something else, or can't be written.

@@ -30,16 +30,12 @@ class DataSource:
 
 @dataclass
 class PreparedData:
-    """What a config states about its data."""
+    """COCO annotations that are ready for a config."""
 
-    data_root: str  # with a slash at its end; empty if the other paths are not all below it
-    train_ann_file: str  # COCO annotations
-    train_data_prefix: str  # folder of the images
-    val_ann_file: str
-    val_data_prefix: str
+    # At the top of the config. Where a path is not below the data_root, that is empty.
+    values: dict[str, Any]
     class_names: list[str]  # in the order of the labels
     num_train_images: int  # that are trained on
-    train_on_background: bool  # whether images without a box are among them
     messages: list[str]  # what was read, dropped and written, for the user
     warnings: list[str]  # what the user should look at
 
@@ -50,7 +46,6 @@ def prepare_data(source: DataSource, out_dir: str) -> PreparedData:
     Nothing is written below ``data_root`` unless ``out_dir`` is there.
 
     Args:
-        source (DataSource): The dataset.
         out_dir (str): Folder for ``train.json`` and ``val.json``, where they have to be
             written.
 
@@ -92,22 +87,19 @@ def prepare_data(source: DataSource, out_dir: str) -> PreparedData:
     names_below = [relative_name(path, root) for path in paths]
     all_below = not any(map(os.path.isabs, names_below))
     stated = names_below if all_below else [path.as_posix() for path in paths]
-    return PreparedData(
+    values = dict(
         data_root=_with_slash(root) if all_below else '',
         train_ann_file=stated[0],
         train_data_prefix=_with_slash(stated[1]),
         val_ann_file=stated[2],
         val_data_prefix=_with_slash(stated[3]),
-        class_names=names,
-        num_train_images=(
-            len(trained.content['images'])
-            if source.train_on_background
-            else _num_with_boxes(trained.content)
-        ),
+        class_names=tuple(names),
         train_on_background=source.train_on_background,
-        messages=messages,
-        warnings=_warnings(trained, evaluated),
     )
+    num_images = len(trained.content['images'])
+    if not source.train_on_background:
+        num_images = _num_with_boxes(trained.content)
+    return PreparedData(values, names, num_images, messages, _warnings(trained, evaluated))
 
 
 def _open(source: DataSource, root: Path) -> tuple[Annotations, str, Annotations, str]:

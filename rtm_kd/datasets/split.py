@@ -18,7 +18,7 @@ _ROBOFLOW = re.compile(r'\.rf\.[0-9a-zA-Z]+(?=\.\w+$)')
 def split_coco(
     content: dict[str, Any], image_folder: Path, fraction: float, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Divide COCO annotations into those to train on and those to evaluate on.
+    """Divide COCO annotations into those to train on and to evaluate on, both with all categories.
 
     Copies of an image stay on one side: files with the same bytes, and Roboflow's variants of
     one photograph. Every class is divided in the same proportion, the rarest first, so that a
@@ -26,13 +26,9 @@ def split_coco(
     Stratification of Multi-label Data", ECML PKDD 2011.
 
     Args:
-        content (dict): The content of a COCO file.
         image_folder (Path): The folder that its file names are relative to.
         fraction (float): Share of the images to evaluate on, between 0 and 1.
         seed (int): The same seed gives the same split, whatever the order of the images.
-
-    Returns:
-        list[dict]: The two parts, each with all categories.
 
     Raises:
         ValueError: If the fraction is not between 0 and 1, the seed is below 0, or all images
@@ -93,9 +89,7 @@ def _stratify(groups: list[set], classes: dict[Any, set], fraction: float, seed:
         Counter([None] * len(group) + [c for image in group for c in classes.get(image, ())])
         for group in groups
     ]
-    totals = Counter()
-    for count in counts:
-        totals.update(count)
+    totals = Counter(key for count in counts for key in count.elements())
     shares = (1 - fraction, fraction)
     # The share of a class's images that a side still wants, 1 at first, and how many it has.
     wanted = [dict.fromkeys(totals, 1.0) for _ in shares]

@@ -5,12 +5,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Optional
 
-from mmengine.config import Config
 from mmengine.hub import get_config
 
 from rtm_kd.compat.config_text import inert
@@ -32,7 +30,7 @@ _BASE_LR, _BASE_BATCH_SIZE, _BASE_WARMUP = 0.004, 256, 1000
 
 @dataclass
 class Schedule:
-    """How long, in what portions and how fast to train, by the names of the configs."""
+    """How long, in what portions and how fast to train, by the names in the configs."""
 
     train_batch_size_per_gpu: int  # images of a step
     max_epochs: int  # passes over the data
@@ -109,13 +107,7 @@ class ConfigPaths:
 
 
 def config_paths(folder: Path, student: str, teacher: str, name: str) -> ConfigPaths:
-    """Return the paths of the configs in a folder, named as the published ones are.
-
-    Args:
-        folder (Path): The folder.
-        student, teacher (str): Of :data:`SIZES`.
-        name (str): Of the data.
-    """
+    """Return the paths of the configs for some data, named as the published ones are."""
     name = re.sub(r'[^\w-]+', '_', name)
     # A student of its teacher's size needs a name of its own.
     suffix = '_student' if student == teacher else ''
@@ -159,14 +151,11 @@ def render_configs(
     Args:
         paths (ConfigPaths): Where they will be.
         templates (Path): The folder ``configs/custom_dataset``.
-        data (PreparedData): What to train on.
-        teacher, student (Run): How each is trained.
         teacher_ckpt (str): Path or URL of the teacher's weights.
         common: Other values at the top of the teacher's config, which all three share.
     """
-    published = _published(student.size)
-    data_values = ('data_root', 'train_ann_file', 'train_data_prefix', 'val_ann_file')
-    data_values += ('val_data_prefix', 'train_on_background')
+    whole, own = (get_config(_package_path(run.size)) for run in (teacher, student))
+    images = data.num_train_images
     return {
         paths.teacher: render(
             templates / 'rtmdet_teacher.py',
@@ -174,12 +163,13 @@ def render_configs(
             'shares.\nWritten by tools/distill.py, and yours to edit.',
             dict(
                 _base_=_package_path(teacher.size),
-                **{name: getattr(data, name) for name in data_values},
-                class_names=tuple(data.class_names),
+                **data.values,
                 # What both share follows the student's run, which may be the shorter one.
                 **{**vars(student.schedule), 'max_epochs': teacher.schedule.max_epochs},
                 load_from=teacher.start,
-                **_caches(teacher.size, data.num_train_images),
+                # At most those of few images, and no smaller than the transforms accept.
+                mosaic_max_cached_images=min(whole.mosaic_max_cached_images, max(images, 4)),
+                mixup_max_cached_images=min(whole.mixup_max_cached_images, max(images // 2, 2)),
                 **common,
             ),
         ),
@@ -190,8 +180,8 @@ def render_configs(
                 _base_=f'./{paths.teacher.name}',
                 max_epochs=student.schedule.max_epochs,
                 load_from=student.start,
-                deepen_factor=published.deepen_factor,
-                widen_factor=published.widen_factor,
+                deepen_factor=own.deepen_factor,
+                widen_factor=own.widen_factor,
             ),
         ),
         paths.distillation: render(
@@ -233,9 +223,7 @@ def changed_configs(texts: dict[Path, str], overwrite: bool) -> list[Path]:
 def published_weights(size: str, distilled: bool = False) -> str:
     """Return the URL of the weights that MMYOLO's authors trained on COCO.
 
-    Args:
-        size (str): Of :data:`SIZES`.
-        distilled (bool): Those of the recipe that distils it, if there is one.
+    With ``distilled`` they are those of the recipe that distils this size, if there is one.
     """
     recipe = _RECIPES.get(size) if distilled else None
     path = f'rtm_kd::rtmdet/{recipe}_neck_300e_coco.py' if recipe else _package_path(size)
@@ -248,7 +236,7 @@ def render(template: Path, title: str, values: Mapping[str, Any]) -> str:
     Args:
         template (Path): The config file.
         title (str): Replaces the comment at its top.
-        values (Mapping[str, Any]): Name -> new value, of assignments at the top level.
+        values (Mapping[str, Any]): Of names that the top level assigns.
 
     Raises:
         KeyError: If the template does not assign one of the names.
@@ -270,16 +258,6 @@ def render(template: Path, title: str, values: Mapping[str, Any]) -> str:
     return ''.join([*(f'# {line}\n' for line in title.split('\n')), *lines[first:]])
 
 
-def _caches(size: str, num_images: int) -> dict[str, int]:
-    """Return the sizes of MMYOLO's caches for mosaic and mixup, at most those of few images."""
-    published = _published(size)
-    return dict(
-        # The transforms accept no smaller caches.
-        mosaic_max_cached_images=min(published.mosaic_max_cached_images, max(num_images, 4)),
-        mixup_max_cached_images=min(published.mixup_max_cached_images, max(num_images // 2, 2)),
-    )
-
-
 def _literal(value: Any, column: int) -> str:
     text = repr(value)
     if isinstance(value, _Beside):
@@ -287,11 +265,6 @@ def _literal(value: Any, column: int) -> str:
     if isinstance(value, tuple) and column + len(text) > 100:
         text = '(\n' + ''.join(f'    {item!r},\n' for item in value) + ')'
     return inert(text)
-
-
-@cache
-def _published(size: str) -> Config:
-    return get_config(_package_path(size))
 
 
 def _package_path(size: str) -> str:

@@ -9,7 +9,7 @@ from helpers import ROOT
 from mmengine.runner import Runner
 
 from rtm_kd.apis.train import train
-from rtm_kd.checks import resuming
+from rtm_kd.checks import annotations
 from rtm_kd.compat.checkpoint_load import load
 from rtm_kd.utils.checkpoint import convert_to_student, student_state_dict
 
@@ -107,7 +107,7 @@ def test_resuming_a_finished_run_reports_that_nothing_is_left(
     distilled, kd_config, options, tmp_path, monkeypatch
 ):
     said = []
-    monkeypatch.setattr(resuming, 'print_log', lambda text, *_: said.append(text))
+    monkeypatch.setattr(annotations, 'print_log', lambda text, *_: said.append(text))
     train(
         kd_config,
         work_dir=str(tmp_path / 'run'),

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmcv
 import numpy as np
@@ -20,7 +21,8 @@ from rtm_kd.utils.image_size import image_size
 
 
 def prepare(data_root, out_dir, *args, **options):
-    return prepare_data(DataSource(str(data_root), *args, **options), str(out_dir))
+    prepared = prepare_data(DataSource(str(data_root), *args, **options), str(out_dir))
+    return SimpleNamespace(**{**prepared.values, **vars(prepared)})
 
 
 def read(path):
@@ -934,7 +936,7 @@ def test_voc_with_swapped_corners_is_read_with_a_warning(tmp_path):
     write(tmp_path / 'a.xml', xml('a.jpg', [('a', (9, 5, 1, 3), 0), ('a', (1, 30, 9, 20), 0)]))
     converted = open_annotations(tmp_path, tmp_path).convert('all')
     assert [box[2:] for box in boxes(converted.content)] == [(0, 2, 9, 3), (0, 19, 9, 11)]
-    assert converted.notes == [
+    assert converted.summary()[1:] == [
         'read with their corners swapped: 2 (a.xml, object 1, a.xml, object 2)'
     ]
 

@@ -3,10 +3,11 @@
 import json
 import os
 from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from rtm_kd.datasets.coco_format import RESIZED_REMEDY
 from rtm_kd.utils.errors import UsageError, first_few
@@ -35,35 +36,28 @@ class Converted:
 
     content: dict[str, Any]  # of a COCO file
     image_folder: Path  # that its file names are relative to
-    dropped: dict[str, list[str]] = field(default_factory=dict)  # what -> where
-    notes: list[str] = field(default_factory=list)  # other lines for the user
+    # What was left out, and what is used in spite of a fault, in the plural -> where.
+    dropped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    noted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     file: Optional[Path] = None  # that already has exactly this content
 
     def summary(self, background: str = '') -> list[str]:
         """Return lines on what was read, dropped and noted; see :meth:`describe`."""
-        dropped = [f'dropped {what}: {counted(where)}' for what, where in self.dropped.items()]
-        return [self.describe(background), *dropped, *self.notes]
+        account = {f'dropped {what}': where for what, where in self.dropped.items()} | self.noted
+        counted = [f'{what}: {len(where)} ({first_few(where)})' for what, where in account.items()]
+        return [self.describe(background), *counted]
 
     def describe(self, background: str = '') -> str:
-        """Return the numbers of images, boxes and classes as one line.
+        """Return a line with the numbers of images, boxes and classes.
 
-        Args:
-            background (str): What happens to the images without boxes.
+        It says ``background`` of the images without boxes.
         """
-        counts = {category['id']: 0 for category in self.content['categories']}
-        boxed = set()
-        for annotation in self.content['annotations']:
-            counts[annotation['category_id']] += 1
-            boxed.add(annotation['image_id'])
-        images, boxes = len(self.content['images']), len(self.content['annotations'])
-        empty = images - len(boxed)
+        annotations, images = self.content['annotations'], len(self.content['images'])
+        counts = Counter(annotation['category_id'] for annotation in annotations)
+        empty = images - len({annotation['image_id'] for annotation in annotations})
         without = f' ({empty} without boxes{background})' if empty else ''
         names = [f'{c["name"]} {counts[c["id"]]}' for c in self.content['categories']]
-        return f'images: {images}{without}, boxes: {boxes} ({", ".join(names)})'
-
-    def drop(self, what: str, where: str) -> None:
-        """Count something that is left out: what, in the plural, and its file and line."""
-        self.dropped.setdefault(what, []).append(where)
+        return f'images: {images}{without}, boxes: {len(annotations)} ({", ".join(names)})'
 
     def size_of(
         self, path: Path, name: str, annotated: Sequence[Optional[int]] = (None, None)
@@ -71,21 +65,19 @@ class Converted:
         """Return the width and height of an image in pixels, or count why it is left out.
 
         Args:
-            path (Path): The image file.
-            name (str): What the account calls it.
+            path (Path): The image file, which the account calls ``name``.
             annotated (Sequence): Width and height that the annotations state, if they do.
         """
         try:
             size = image_size(path) if os.path.isfile(path) else None
         except OSError:
-            self.drop(UNREADABLE, name)
+            self.dropped[UNREADABLE].append(name)
             return None
         if size is None:
-            self.drop(NO_FILE, name)
+            self.dropped[NO_FILE].append(name)
         elif tuple(side or own for side, own in zip(annotated, size)) != size:
-            self.drop(
-                OTHER_SIZE, f'{name}: {"x".join(map(str, annotated))}, not {size[0]}x{size[1]}'
-            )
+            noted, own = ('x'.join(map(str, sides)) for sides in (annotated, size))
+            self.dropped[OTHER_SIZE].append(f'{name}: {noted}, not {own}')
             return None
         return size
 
@@ -100,15 +92,11 @@ class CocoWriter(Converted):
     """A split that is built from images and boxes; unusable boxes are left out and counted.
 
     Args:
-        classes (Sequence[str]): Names of the classes, in the order of their labels.
+        classes (Sequence[str]): Different names, in the order of their labels.
         image_folder (Path): The folder that the file names are relative to.
-
-    Raises:
-        ValueError: If two of the classes are the same, or there is none.
     """
 
     def __init__(self, classes: Sequence[str], image_folder: Path) -> None:
-        check_class_names(classes, 'the class names')
         categories = [dict(id=label, name=name) for label, name in enumerate(classes)]
         super().__init__(dict(images=[], annotations=[], categories=categories), image_folder)
         self._labels = {name: label for label, name in enumerate(classes)}
@@ -137,13 +125,13 @@ class CocoWriter(Converted):
         key = (image['id'], name, *box)
         # CocoDataset ignores a box of less than a pixel.
         if name not in self._labels:
-            self.drop(OTHER_CLASSES, f'{where}: {name}')
+            self.dropped[OTHER_CLASSES].append(f'{where}: {name}')
         elif corners[2] - corners[0] < 1 or corners[3] - corners[1] < 1:
-            self.drop('boxes of no size, under a pixel', where)
+            self.dropped['boxes of no size, under a pixel'].append(where)
         elif right - left < 1 or bottom - top < 1:
-            self.drop('boxes outside their image', where)
+            self.dropped['boxes outside their image'].append(where)
         elif key in self._seen:
-            self.drop('boxes given twice', where)
+            self.dropped['boxes given twice'].append(where)
         else:
             self._seen.add(key)
             # From 1 on: COCO's evaluation takes a match with box 0 for none.
@@ -153,39 +141,27 @@ class CocoWriter(Converted):
             annotations.append(dict(**ids, bbox=box, area=area, iscrowd=int(difficult)))
 
 
+@dataclass
 class Annotations(ABC):
     """Annotations of one format, in the splits that their files name.
-
-    Args:
-        path (Path): The file or folder.
-        root (Path): Folder of the dataset.
-        images (Path, optional): Folder of the images, where it is not found automatically.
-        names (list[str], optional): The classes, where the format has only their numbers.
-
-    Attributes:
-        format (str): Name of the format.
-        splits (dict): ``'train'``, ``'val'`` or ``'test'`` -> its files; ``'all'`` if the files
-            don't tell splits apart.
-        classes (list[str]): Names of the classes, in the order of their labels.
-        missing (dict[str, str]): Split that is named but not there -> what to do about it.
 
     Raises:
         ValueError: If they can't be read, or two classes have the same name.
     """
 
-    format: str
-    splits: dict[str, Any]
-    classes: list[str]
+    path: Path  # the file or folder
+    root: Path  # folder of the dataset
+    images: Optional[Path] = None  # their folder, where it is not found automatically
+    names: Optional[list[str]] = None  # the classes, where the format has only their numbers
 
-    def __init__(
-        self,
-        path: Path,
-        root: Path,
-        images: Optional[Path] = None,
-        names: Optional[list[str]] = None,
-    ) -> None:
-        self.path, self.root, self.images, self.names = path, root, images, names
-        self.missing: dict[str, str] = {}
+    format: ClassVar[str]
+    # 'train', 'val' or 'test' -> its files; 'all' if the files don't tell splits apart.
+    splits: dict[str, Any] = field(init=False)
+    classes: list[str] = field(init=False)  # in the order of their labels
+    # Split that is named but not there -> what to do about it.
+    missing: dict[str, str] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
         self._read()
 
     @abstractmethod
@@ -194,13 +170,7 @@ class Annotations(ABC):
 
     @abstractmethod
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
-        """Read a split into COCO annotations.
-
-        Args:
-            split (str): One of :attr:`splits`.
-            classes (list[str], optional): The classes to use, in the order of their labels.
-                Defaults to all.
-        """
+        """Read a split into COCO annotations of these classes in this order, by default all."""
 
     def split_for(self, use: str) -> Optional[str]:
         """Return the split to use as ``'train'`` or ``'val'``, None if there is none."""
@@ -221,8 +191,3 @@ def check_class_names(names: Sequence[str], source: str) -> None:
             f'{source} have two classes of one name: {", ".join(map(repr, twice))}; rename one of '
             'them, or merge them in the annotations'
         )
-
-
-def counted(places: Sequence[str]) -> str:
-    """Return how many there are and the first few, such as ``'5 (a, b, c and 2 more)'``."""
-    return f'{len(places)} ({first_few(places)})'

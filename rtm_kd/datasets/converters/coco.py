@@ -45,10 +45,7 @@ class CocoAnnotations(Annotations):
         boxed = {annotation['category_id'] for annotation in content['annotations']}
         # Roboflow's first category is the name of the project, above all others and without boxes.
         above = [c.get('supercategory') for c in categories if c.get('supercategory') != c['name']]
-        names = [c['name'] for c in categories]
-        self.classes = [
-            c['name'] for c in categories if c['id'] in boxed or c['name'] not in above
-        ] or names
+        self.classes = [c['name'] for c in categories if c['id'] in boxed or c['name'] not in above]
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         classes = classes or self.classes
@@ -60,7 +57,7 @@ class CocoAnnotations(Annotations):
             name = self._name_in(folder, image['file_name'], by_ends) or image['file_name']
             if name != image['file_name'] and name in taken:
                 where = f'{image["file_name"]}, as {name}'
-                converted.drop('images whose file another has as well', where)
+                converted.dropped['images whose file another has as well'].append(where)
                 continue
             taken.add(name)
             annotated = image.get('width'), image.get('height')
@@ -115,14 +112,10 @@ class CocoAnnotations(Annotations):
         folders = [self.images] if self.images else _folders(file, self.root)
         by_ends, folder = best = max(itertools.product((False, True), folders), key=count)
         if names and not count(best):
-            where = (
-                f'{folder} has none of them'
-                if self.images
-                else f'no folder in {self.root} has them'
-            )
+            looked = self.images or f'any folder of {self.root}'
             raise UsageError(
-                f'{file} names images such as {names[0]}, and {where}; name their folder with '
-                '--train-img or --val-img'
+                f'{file} names images such as {names[0]}, and none of them is in {looked}; name '
+                'their folder with --train-img or --val-img'
             )
         return folder, by_ends
 
@@ -225,9 +218,9 @@ def _with_classes(
         name, image_id = names.get(annotation['category_id']), annotation['image_id']
         where = f'{names_of.get(image_id)}, id {annotation["id"]}'
         if name not in classes:
-            converted.drop(OTHER_CLASSES, f'{where}: {name}')
+            converted.dropped[OTHER_CLASSES].append(f'{where}: {name}')
         elif image_id not in names_of:
-            converted.drop('boxes of no image', where)
+            converted.dropped['boxes of no image'].append(where)
         elif image_id in used:
             kept.append(annotation)
     categories = [dict(id=ids[name], name=name) for name in classes]

@@ -21,10 +21,7 @@ _KNOWN = (
 
 
 def open_annotations(
-    path: Path,
-    root: Path,
-    images: Optional[Path] = None,
-    names: Optional[list[str]] = None,
+    path: Path, root: Path, images: Optional[Path] = None, names: Optional[list[str]] = None
 ) -> Annotations:
     """Read annotations in the format that is detected; the arguments are :class:`Annotations`'.
 
@@ -48,11 +45,7 @@ def open_annotations(
 
 
 def convert_dataset(annotations: Annotations, out_dir: str) -> Iterator[str]:
-    """Write every split of a dataset as ``<split>.json`` in COCO's format.
-
-    Args:
-        annotations (Annotations): What to convert.
-        out_dir (str): Folder for the files.
+    """Write every split of a dataset into a folder, as ``<split>.json`` in COCO's format.
 
     Yields:
         str: Lines on what was read, dropped and written.

@@ -88,8 +88,7 @@ def swap_folder(path: Path, old: str, new: str) -> Path:
 def path_ends(name: str) -> list[str]:
     """Return a path and its ends, from long to short, one of which a folder here may have.
 
-    Args:
-        name (str): A path of any machine: ``C:\\mine\\images\\a.jpg``, ``/home/me/a.jpg``.
+    It may be of any machine: ``C:\\mine\\images\\a.jpg``, ``/home/me/a.jpg``.
     """
     parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
     return ['/'.join(parts[start:]) for start in range(len(parts))]

@@ -35,10 +35,9 @@ _JSON_FORMATS = [
 
 
 def name_other_format(path: Path) -> Optional[str]:
-    """Name the format that is not read of a file, or of a folder's files, and the remedy.
+    """Return the format that a file, or one of a folder's files, has, and how to convert it.
 
-    Returns:
-        str: Such as ``"CVAT's own XML; export ..."``, or None if it is unknown as well.
+    Such as ``"CVAT's own XML; export ..."``; None if it is unknown as well.
     """
     if path.is_file():
         return _format_of(path)

@@ -12,7 +12,7 @@ from rtm_kd.utils.errors import UsageError, first_few
 from rtm_kd.utils.image_size import EXTENSIONS
 
 from . import files
-from .base import ALL, NO_FILE, Annotations, CocoWriter, Converted, check_class_names, counted
+from .base import ALL, NO_FILE, Annotations, CocoWriter, Converted, check_class_names
 
 _FOLDERS = ('annotations', 'annotation', 'xmls', 'xml', 'labels')
 _DECLARED = re.compile(rb'^\s*<\?xml[^>]*?encoding\s*=\s*["\']([\w.:-]+)["\'][^>]*\?>')
@@ -78,16 +78,15 @@ class VocAnnotations(Annotations):
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes, self.root)
-        swapped: list[str] = []
         for file in files.with_progress(self.splits[split]):
             where = files.relative_name(file, self.root)
             tree, fault = self._parsed[file]
             if tree is None:
-                writer.drop(fault, where)
+                writer.dropped[fault].append(where)
                 continue
             image = self._image(file, _text(tree, 'filename'))
             if image is None:
-                writer.drop(NO_FILE, f'{_text(tree, "filename")} of {where}')
+                writer.dropped[NO_FILE].append(f'{_text(tree, "filename")} of {where}')
                 continue
             name = files.relative_name(image, self.root)
             annotated = [round(_number(tree, f'size/{s}') or 0) for s in ('width', 'height')]
@@ -96,9 +95,7 @@ class VocAnnotations(Annotations):
                 continue
             writer.add_image(name, *size)
             for number, entry in enumerate(tree.findall('object'), 1):
-                _add(writer, entry, f'{where}, object {number}', swapped)
-        if swapped:
-            writer.notes.append(f'read with their corners swapped: {counted(swapped)}')
+                _add(writer, entry, f'{where}, object {number}')
         return writer
 
     def _image(self, file: Path, noted: str) -> Optional[Path]:
@@ -168,15 +165,15 @@ def _parse(file: Path) -> tuple[Optional[ElementTree.Element], str]:
     return (tree, '') if tree.tag == 'annotation' else (None, "XML files that are not VOC's")
 
 
-def _add(writer: CocoWriter, entry: ElementTree.Element, where: str, swapped: list[str]) -> None:
+def _add(writer: CocoWriter, entry: ElementTree.Element, where: str) -> None:
     corners = [_number(entry, f'bndbox/{edge}') for edge in ('xmin', 'ymin', 'xmax', 'ymax')]
     name = _text(entry, 'name')
     if not name or None in corners:
-        writer.drop('objects without a name or a box', where)
+        writer.dropped['objects without a name or a box'].append(where)
         return
     left, top, right, bottom = corners
     if right < left or bottom < top:
-        swapped.append(where)
+        writer.noted['read with their corners swapped'].append(where)
         (left, right), (top, bottom) = sorted((left, right)), sorted((top, bottom))
     if right == left or bottom == top:
         # One pixel wide by the format; in practice a click without a drag.

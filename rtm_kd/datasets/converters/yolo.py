@@ -1,6 +1,5 @@
 """YOLO txt: data.yaml, class names, lists of images, and the labels of each image."""
 
-import itertools
 import math
 import os
 from collections import Counter
@@ -14,7 +13,7 @@ from rtm_kd.utils.errors import UsageError
 from rtm_kd.utils.image_size import EXTENSIONS
 
 from . import files
-from .base import ALL, OTHER_FORMAT, Annotations, CocoWriter, Converted, check_class_names, counted
+from .base import ALL, OTHER_FORMAT, Annotations, CocoWriter, Converted, check_class_names
 
 #: Files with one class name a line, as the tools that write YOLO's labels call them.
 NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
@@ -35,7 +34,8 @@ class YoloAnnotations(Annotations):
     format = 'YOLO'
 
     def _read(self) -> None:
-        self._description, self._file = self._find_description()
+        self._file = self._find_yaml()
+        self._description = _read_yaml(self._file) if self._file else {}
         self._names = self._find_names() or dict(enumerate(self.names or ()))
         if not self._names:
             raise UsageError(
@@ -51,11 +51,11 @@ class YoloAnnotations(Annotations):
 
     def convert(self, split: str, classes: Optional[list[str]] = None) -> Converted:
         writer = CocoWriter(classes or self.classes, self.root)
-        used, unlabelled, labels, seen = set(), [], set(), set()
+        used, labels, seen = set(), set(), set()
         for image in files.with_progress(self.splits[split]):
             name = files.relative_name(image, self.root)
             if name in seen:
-                writer.drop('images listed twice', name)
+                writer.dropped['images listed twice'].append(name)
                 continue
             seen.add(name)
             label_file = self._label_file(image)
@@ -65,21 +65,20 @@ class YoloAnnotations(Annotations):
                 continue
             writer.add_image(name, *size)
             if label_file is None:
-                unlabelled.append(name)
+                # Background, or their labels are not in labels/ for images/.
+                writer.noted['without a label file'].append(name)
                 continue
             labels_name = files.relative_name(label_file, self.root)
             try:
                 lines = files.read_text(label_file).splitlines()
             except UsageError:
-                writer.drop("label files that can't be read", labels_name)
+                writer.dropped["label files that can't be read"].append(labels_name)
                 continue
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     labels.add(self._add(writer, line, f'{labels_name}:{number}', size))
         self._check_first_label(split, labels)
         self._drop_labels_without_image(writer, split, used)
-        if unlabelled:  # background, or their labels are not in labels/ for images/
-            writer.notes.append(f'without a label file: {counted(unlabelled)}')
         return writer
 
     def _label_file(self, image: Path) -> Optional[Path]:
@@ -99,11 +98,11 @@ class YoloAnnotations(Annotations):
         if 'kpt_shape' in self._description:
             numbers = numbers[:_BOX]
         if not (len(numbers) == _BOX or (len(numbers) > 6 and len(numbers) % 2)):
-            writer.drop('lines that are not a box', where)
+            writer.dropped['lines that are not a box'].append(where)
             return None
         label, *shares = numbers
         if max(map(abs, shares)) > 2:
-            writer.drop('boxes in pixels, not in shares of the image', where)
+            writer.dropped['boxes in pixels, not in shares of the image'].append(where)
             return label
         if len(shares) == 4:
             x, y, w, h = shares
@@ -139,36 +138,35 @@ class YoloAnnotations(Annotations):
             for file in sorted(folder.glob('*.txt'))
             if not (file.stem in stems or file.name in NAME_FILES or lists_images(file))
         ]
-        every_split = itertools.chain.from_iterable(self.splits.values() if alone else ())
-        labelled = set(map(self._label_file, every_split))
+        splits = self.splits.values() if alone else ()
+        labelled = {self._label_file(image) for images in splits for image in images}
         for file in alone:
             if file not in labelled:
                 what = OTHER_FORMAT if file.stem in others else 'label files without an image'
-                writer.drop(what, files.relative_name(others.get(file.stem, file), self.root))
+                name = files.relative_name(others.get(file.stem, file), self.root)
+                writer.dropped[what].append(name)
 
-    def _find_description(self) -> tuple[dict, Optional[Path]]:
-        """Return the content of the dataset's YAML file and its path, if there is one."""
+    def _find_yaml(self) -> Optional[Path]:
+        """Return the YAML file that describes the dataset, if there is one."""
         if self.path.suffix.lower() in _YAML and self.path.is_file():
-            description = _read_yaml(self.path)
-            if not description:
+            if not _read_yaml(self.path):
                 raise UsageError(
                     f'{self.path} has no "names", so it does not describe a YOLO dataset; add '
                     'them, or name another file'
                 )
-            return description, self.path
+            return self.path
         found = next(filter(None, map(find_yaml, self._upwards())), None)
         listed = any((folder / name).is_file() for folder in self._upwards() for name in NAME_FILES)
         if not found and not listed and self.path.is_dir():
             below = files.below(self.path, *_YAML)  # an export, unzipped into a folder of its own
             found = _the_yaml([file for file in below if file.stem == 'data'], self.path)
-        return found or ({}, None)
+        return found
 
     def _upwards(self) -> list[Path]:
         """Return the folder of the path, and those above it up to the dataset's."""
         folder = self.path if self.path.is_dir() else self.path.parent
-        if self.root in folder.parents:
-            return [folder, *folder.parents[: folder.parents.index(self.root) + 1]]
-        return [folder] if folder == self.root else [folder, self.root]
+        above = [each for each in folder.parents if self.root in each.parents]
+        return [folder, *above, *([] if folder == self.root else [self.root])]
 
     def _find_names(self) -> dict[int, str]:
         """Return the names of the labels, from the YAML file or from lists of names."""
@@ -223,7 +221,7 @@ class YoloAnnotations(Annotations):
         named = {}
         for key, entry in self._description.items():
             split = files.split_name(key)
-            if split and entry not in (None, '', 'null', '~'):
+            if split and entry not in ('', 'null', '~'):
                 try:
                     named[split] = self._images_named(entry)
                 except UsageError as error:
@@ -245,7 +243,7 @@ class YoloAnnotations(Annotations):
             ends = files.path_ends(name)
             ends = [name, *ends[:1], *ends[1:-1]]
             candidates = [folder / end for end in ends for folder in (base, self._file.parent)]
-            found = next((path for path in candidates if os.path.exists(path)), None)
+            found = next(filter(os.path.exists, candidates), None)
             if found is None:
                 raise UsageError(
                     f'{self._file} names {name}, and there is no {candidates[0]}; write the path '
@@ -284,29 +282,25 @@ def _numbers(line: str) -> list[float]:
     return numbers if all(map(math.isfinite, numbers)) else []
 
 
-def find_yaml(folder: Path) -> Optional[tuple[dict, Path]]:
-    """Return the content and the path of a folder's ``data.yaml``, or of the only such file."""
+def find_yaml(folder: Path) -> Optional[Path]:
+    """Return a folder's ``data.yaml``, or its only YAML file that describes a dataset."""
     found = sorted(file for suffix in _YAML for file in folder.glob(f'*{suffix}'))
     named_data = _the_yaml([file for file in found if file.stem == 'data'], folder)
     return named_data or _the_yaml(found, folder)
 
 
-def _the_yaml(candidates: list[Path], folder: Path) -> Optional[tuple[dict, Path]]:
-    """Return the content and the path of the one file that has names, None if none has.
-
-    Raises:
-        ValueError: If several have.
-    """
+def _the_yaml(candidates: list[Path], folder: Path) -> Optional[Path]:
+    """Return the one file that has names, None if none has; raise if several have."""
     found = []
     for file in candidates:
         try:
-            found.append((_read_yaml(file), file))
+            if _read_yaml(file):
+                found.append(file)
         except UsageError:
             if file.stem == 'data':
                 raise  # another file may be unrelated
-    found = [(description, file) for description, file in found if description]
     if len(found) > 1:
-        names = ', '.join(files.relative_name(file, folder) for _, file in found)
+        names = ', '.join(files.relative_name(file, folder) for file in found)
         raise UsageError(
             f'{folder} has more than one YAML file with "names" ({names}); name the one to use '
             'with --train-ann'
@@ -334,14 +328,14 @@ def _read_yaml(file: Path) -> dict:
     if not isinstance(content, dict) or 'names' not in content:
         return {}
     for key, entry in content.items():
+        is_split = files.split_name(key) is not None
+        texts = entry if is_split and isinstance(entry, list) else [entry]
+        is_text = all(isinstance(text, str) for text in texts)
         # Aliases of aliases can be lists of billions: what is not text is never printed.
-        if key in ('nc', 'path') and not isinstance(entry, str):
-            raise UsageError(f'the "{key}" of {file} is a list or has keys; write one value')
-        texts = entry if isinstance(entry, list) else [entry]
-        if files.split_name(key) and not all(isinstance(text, str) for text in texts):
+        if (is_split or key in ('nc', 'path')) and not is_text:
             raise UsageError(
-                f'the "{key}" of {file} is neither a path nor a list of paths; write the '
-                "folder of the split's images"
+                f'the "{key}" of {file} is not text; write a number after nc, a folder after path, '
+                'and after a split the folder of its images, or a list of these'
             )
     return content
 
@@ -358,7 +352,7 @@ def _paths_in(file: Path, root: Path) -> list[Path]:
     for line in files.read_lines(file):
         ends = [line.replace('\\', '/'), *files.path_ends(line)]
         places = [folder / end for end in ends for folder in (file.parent, root, root / 'images')]
-        found.append(next((place for place in places if os.path.isfile(place)), places[0]))
+        found.append(next(filter(os.path.isfile, places), places[0]))
     return found
 
 
