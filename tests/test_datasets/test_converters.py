@@ -717,6 +717,18 @@ def test_flat_yolo_labels_belong_to_the_images_of_every_split(tmp_path):
         assert converted.dropped == {'label files without an image': ['labels/orphan.txt']}
 
 
+@pytest.mark.parametrize('folder', ['images/{}2017', '{}2017/images'])
+def test_folders_of_yolo_splits_may_have_a_year(tmp_path, folder):
+    for split in ('train', 'val'):
+        images = tmp_path / folder.format(split)
+        draw(images / f'{split}.jpg')
+        write(tmp_path / folder.format(split).replace('images', 'labels') / f'{split}.txt', BOX)
+    annotations = open_annotations(tmp_path, tmp_path, names=['a'])
+    for split in ('train', 'val'):
+        (image,) = annotations.convert(split).content['images']
+        assert image['file_name'].endswith(f'{split}.jpg')
+
+
 def test_an_image_that_a_yolo_list_names_twice_is_read_once(tmp_path):
     lists_of_paths(tmp_path)
     write(tmp_path / 'train.txt', './images/a.jpg', 'images/a.jpg')
