@@ -18,7 +18,6 @@ import os
 import pickle
 import re
 import tarfile
-from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import urlparse
 
@@ -129,7 +128,11 @@ def check_hash(path: str) -> None:
     match = _PUBLISHED.search(path)
     if match is None:
         return
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    sha256 = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    digest = sha256.hexdigest()
     if not digest.startswith(match[1]):
         raise pickle.UnpicklingError(
             f'{path} is damaged: its SHA-256 begins with {digest[:8]}, its name says {match[1]}; '

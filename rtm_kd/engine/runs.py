@@ -19,14 +19,15 @@ from torch import Tensor
 
 from rtm_kd.checks.config import check_batch_size, check_datasets, check_output_folder
 from rtm_kd.models.distillation import Distillation
+from rtm_kd.startup import process_rank
 from rtm_kd.utils.build_errors import explain_build_errors
 from rtm_kd.utils.checkpoint import accept_distilled_weights, load_detector
 from rtm_kd.utils.config import bare_type
-from rtm_kd.utils.errors import RunError, UsageError, process_rank
+from rtm_kd.utils.errors import RunError, UsageError
 from rtm_kd.utils.files import locked
 from rtm_kd.utils.internals import images_per_batch, unwrap_model
 
-# Otherwise a runner would load these weights over those that are to be tested.
+# A runner would load the config's load_from over the weights that are to be tested.
 _NO_START = dict(load_from=None, resume=False)
 
 
@@ -141,7 +142,7 @@ def check_training_data(runner: Runner) -> None:
 def build_test_runner(cfg: Config, state_dict: dict[str, Tensor], checkpoint: str) -> Runner:
     """Return a runner that is ready to test a detector with some weights.
 
-    ``checkpoint`` is their path or URL, for messages.
+    ``checkpoint`` is their path or URL, for messages. The config loses its own start.
 
     Raises:
         ValueError: If the model can't be built, or the data or the weights don't fit it.

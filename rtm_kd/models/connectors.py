@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import nn
 
 from rtm_kd.registry import MODELS
+from rtm_kd.utils.errors import UsageError
 
 
 class BatchStatisticsNorm(nn.Module):
@@ -41,7 +42,7 @@ def _without_weights(norm: nn.Module) -> nn.Module:
 def _check_channels(**channels: Any) -> None:
     for name, number in channels.items():
         if not isinstance(number, int) or number < 1:
-            raise ValueError(f'{name} must be a positive integer, got {number!r}')
+            raise UsageError(f'{name} must be a positive integer, got {number!r}')
 
 
 @MODELS.register_module()
@@ -56,8 +57,12 @@ class ConvModuleConnector(BaseModule):
         out_channel (int): Channels of the one that goes out.
         kernel_size (int | tuple[int]): Of the convolution. Defaults to 1.
         init_cfg (dict, optional): Initialisation of the weights.
-        layers: Other arguments of :class:`mmcv.cnn.ConvModule`: ``norm_cfg``, ``bias``, ``stride``
-            and so on. Without ``norm_cfg`` there is no norm, without ``act_cfg`` a ReLU.
+        args, layers: The other arguments of :class:`mmcv.cnn.ConvModule`, in its order or by name:
+            ``stride``, ``bias``, ``norm_cfg=None`` for no norm, ``act_cfg=dict(type='ReLU')`` and
+            so on.
+
+    Raises:
+        ValueError: If a number of channels is not a positive integer.
     """
 
     def __init__(
@@ -65,14 +70,17 @@ class ConvModuleConnector(BaseModule):
         in_channel: int,
         out_channel: int,
         kernel_size: Union[int, tuple[int, int]] = 1,
-        *,
+        *args: Any,
         init_cfg: Optional[dict] = None,
         **layers: Any,
     ) -> None:
         super().__init__(init_cfg)
         _check_channels(in_channel=in_channel, out_channel=out_channel)
+        for name in ('in_channels', 'out_channels'):
+            if name in layers:
+                raise UsageError(f'ConvModuleConnector has no {name}; write {name[:-1]}')
         self.in_channels = in_channel
-        self.conv_module = ConvModule(in_channel, out_channel, kernel_size, **layers)
+        self.conv_module = ConvModule(in_channel, out_channel, kernel_size, *args, **layers)
         if self.conv_module.with_norm:
             norm = _without_weights(self.conv_module.norm)
             setattr(self.conv_module, self.conv_module.norm_name, norm)

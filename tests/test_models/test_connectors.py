@@ -40,6 +40,13 @@ def test_conv_module_connector_gives_mmrazors_numbers(kwargs):
     )
 
 
+def test_conv_module_connector_takes_arguments_by_position_too():
+    connector = ConvModuleConnector(6, 8, 3, 2, 1)
+    assert connector(torch.randn(2, 6, 8, 8)).shape == (2, 8, 4, 4)
+    with pytest.raises(ValueError, match='no in_channels; write in_channel'):
+        ConvModuleConnector(in_channel=6, out_channel=8, in_channels=6)
+
+
 @pytest.mark.parametrize('norm_cfg', [PKD_NORM, dict(type='BN'), dict(type='GN', num_groups=2)])
 def test_norm_connector_gives_mmrazors_numbers(norm_cfg):
     torch.manual_seed(0)

@@ -130,8 +130,7 @@ def with_whole_neck(cfg):
 
 
 def with_an_argument_that_is_missing(cfg):
-    mapping = cfg.distiller.loss_forward_mappings.loss_pkd_fpn0
-    del cfg.distiller.connectors[mapping.pop('preds_T').connector]
+    del cfg.distiller.loss_forward_mappings.loss_pkd_fpn0.preds_T
 
 
 def with_two_stages(cfg):

@@ -85,7 +85,7 @@ class FrozenTeacher:
             torch.cuda.empty_cache()
 
     def record(self, batch_inputs: torch.Tensor) -> Records:
-        """Run the teacher with the weights of its checkpoint, and features as :meth:`probe` does.
+        """Run the teacher with the weights of its checkpoint, and return what :meth:`probe` does.
 
         Raises:
             ValueError: If the features of the first batch are not finite, or constant.
@@ -107,8 +107,7 @@ class FrozenTeacher:
             batch_inputs = self._convert(batch_inputs)
         if not self.reference:
             weight = next(self.model.parameters())
-            # What mixed precision, if it is on, makes of a product.
-            dtype = (weight.new_ones(1, 1) @ weight.new_ones(1, 1)).dtype
+            dtype = autocast_dtype(weight.device) or weight.dtype
             if dtype is not weight.dtype:
                 # Once, instead of mixed precision's cast of every weight at every step.
                 self.model.to(dtype)
@@ -150,6 +149,16 @@ class FrozenTeacher:
             fold_batch_norms(self.model, kept=set(self.sources.values()))
             self.model.to(memory_format=torch.channels_last)
         self._loaded = True
+
+
+def autocast_dtype(device: torch.device) -> Optional[torch.dtype]:
+    """Return the dtype of the mixed precision that is on for the device, None if it is off."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        on = torch.is_autocast_enabled(device.type)
+        return torch.get_autocast_dtype(device.type) if on else None
+    if device.type == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
 def pixel_conversion(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Iterable
 
 from torch import nn
 
@@ -28,8 +29,6 @@ def recorder_sources(recorders: dict[str, dict], argument: str) -> dict[str, str
 def check_names(distiller: nn.Module) -> None:
     """Raise unless every name in a distiller's mappings refers to something, and all is used.
 
-    Arguments that a mapping leaves out are found when the loss is tried.
-
     Raises:
         ValueError: Naming the entry, the name and those that there are.
     """
@@ -37,10 +36,10 @@ def check_names(distiller: nn.Module) -> None:
     for loss_name, mapping in distiller.loss_forward_mappings.items():
         where = f'loss_forward_mappings["{loss_name}"]'
         _check_known(where, 'distill_losses', loss_name, distiller.distill_losses)
-        accepted = inspect.signature(distiller.distill_losses[loss_name].forward).parameters
+        signature = inspect.signature(distiller.distill_losses[loss_name].forward)
         for argument, location in mapping.items():
             here = f'{where}["{argument}"]'
-            _check_known(here, 'arguments of the loss', argument, accepted)
+            _check_known(here, 'arguments of the loss', argument, signature.parameters)
             for key in location:
                 _check_known(here, 'keys of a mapping', key, keys)
             from_student = location.get('from_student')
@@ -51,22 +50,13 @@ def check_names(distiller: nn.Module) -> None:
             _check_known(here, f'{side}_recorders', location.get('recorder'), recorders)
             if location.get('connector') is not None:
                 _check_known(here, 'connectors', location['connector'], distiller.connectors)
+        try:
+            signature.bind(**mapping)
+        except TypeError as error:
+            raise UsageError(f'{where}: {error} of the loss') from None
     mapped = distiller.loss_forward_mappings
-    for what, names, used, purpose in (
-        ('distill_losses', distiller.distill_losses, mapped, 'they would never be computed'),
-        (
-            'connectors',
-            distiller.connectors,
-            distiller.connectors_of(mapped),
-            'no loss would train them',
-        ),
-    ):
-        unused = [name for name in names if name not in used]
-        if unused:
-            raise UsageError(
-                f'{what} {unused} are in no loss_forward_mappings, so {purpose}; name each in one '
-                'or remove it'
-            )
+    _check_used('distill_losses', distiller.distill_losses, mapped)
+    _check_used('connectors', distiller.connectors, distiller.connectors_of(mapped))
 
 
 def _check_known(where: str, what: str, name: str, known) -> None:
@@ -74,4 +64,13 @@ def _check_known(where: str, what: str, name: str, known) -> None:
         raise UsageError(
             f'{where}: "{name}" is not one of the {what} {list(known)}'
             + near_misses(str(name), known)
+        )
+
+
+def _check_used(what: str, names: Iterable[str], used: Iterable[str]) -> None:
+    unused = [name for name in names if name not in used]
+    if unused:
+        raise UsageError(
+            f'{what} {unused} are in no loss_forward_mappings, so they would do nothing; name each '
+            'in one or remove it'
         )
