@@ -1,4 +1,4 @@
-"""Setup that must precede the imports of a tool, which take seconds."""
+"""What must be in place before the imports of a tool, which take seconds: Ctrl-C, a home folder."""
 
 import atexit
 import ctypes
@@ -42,7 +42,7 @@ def process_rank() -> str:
 
 
 def stop(after_ctrl_c: str = '') -> NoReturn:
-    """Exit with status 130, and with one line, printed by the first process, on how to resume."""
+    """Exit with status 130 and one line, printed by the first process: "stopped", and what next."""
     if process_rank() == '0':
         # Starts on a new line, after the ^C of the terminal or a progress bar.
         print('\nstopped' + ('; ' + after_ctrl_c if after_ctrl_c else ''), file=sys.stderr)

@@ -48,11 +48,12 @@ def report(
     check_can_write(target, 'the page')
     _check_device(device)
     notes = [f'{run.title}: {fault}.' for run in runs if (fault := run.fault())]
+    pictures = take_pictures(runs, images, device, notes) if images else {}
     page = render_page(
         'report.html',
         title=', '.join(run.name for run in runs),
         verdict=verdict(runs),
-        pictures=take_pictures(runs, images, device, notes) if images else {},
+        pictures=pictures,
         notes=notes,
         runs=runs,
         plots=plot_curves(runs),

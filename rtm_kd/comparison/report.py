@@ -105,8 +105,8 @@ def _plots(summary: Summary) -> list[Plot]:
 
 def _plot_pairs(row: Metric) -> Markup:
     with drawing(4.6, 3.0, columns=2, width_ratios=[2, 1]) as (figure, (pairs, differences)):
-        values = row.plain.values, row.distilled.values
-        pairs.plot((0, 1), values, color=COLOURS['muted'], linewidth=1, zorder=1)
+        both = row.plain.values, row.distilled.values
+        pairs.plot((0, 1), both, color=COLOURS['muted'], linewidth=1, zorder=1)
         for x, side in enumerate(SIDES):
             values = getattr(row, side).values
             pairs.scatter([x] * len(values), values, s=28, color=COLOURS[side], zorder=2)

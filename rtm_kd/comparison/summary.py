@@ -276,16 +276,18 @@ def _notes_on_runs(runs: Runs, pairing: dict) -> list[str]:
 
 
 def _costs(runs: Runs) -> list[Cost]:
-    def cost(name: str, label: str, value: Callable, unit: str = 'bytes') -> Cost:
+    def cost(name: str, label: str, unit: str, value: Callable[[RunRecords], float]) -> Cost:
         plain, distilled = map(Sample.of, _values(runs, value))
         return Cost(name, label, unit, plain, distilled, distilled.mean / plain.mean)
 
     weights = "student's size, its weights alone"
     return [
-        cost('training_time', 'training time, without evaluation', lambda run: run.seconds, 's'),
-        cost('memory', 'peak memory', lambda run: run.memory),
-        cost('checkpoint', "checkpoint's size", lambda run: run.trained['checkpoint_bytes']),
-        cost('student', weights, lambda run: run.trained['student_bytes']),
+        cost('training_time', 'training time, without evaluation', 's', lambda run: run.seconds),
+        cost('memory', 'peak memory', 'bytes', lambda run: run.memory),
+        cost(
+            'checkpoint', "checkpoint's size", 'bytes', lambda run: run.trained['checkpoint_bytes']
+        ),
+        cost('student', weights, 'bytes', lambda run: run.trained['student_bytes']),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Whether MMEngine is of the releases that have the faults of these modules."""
+"""No fix: whether MMEngine has the faults that several modules beside this one fix."""
 
 import mmengine
 from mmengine.utils import digit_version

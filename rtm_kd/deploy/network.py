@@ -42,14 +42,16 @@ class Selection:
                 f'model.test_cfg.nms is {nms}, and an exported file can hold only '
                 "dict(type='nms', iou_threshold=...); set that, or leave --with-nms out"
             )
+        most = test_cfg['max_per_img']
+        unlimited = test_cfg.get('yolox_style') or most is None or most < 0
         return cls(
-            score_thr=test_cfg.get('score_thr', -1),
-            nms_pre=test_cfg.get('nms_pre', 100000),
+            score_thr=float(test_cfg.get('score_thr', -1)),
+            nms_pre=int(test_cfg.get('nms_pre', 100000)),
             multi_label=bool(test_cfg.get('multi_label')) and num_classes > 1,
-            iou_threshold=nms['iou_threshold'],
+            iou_threshold=float(nms['iou_threshold']),
             class_agnostic=bool(nms.get('class_agnostic')),
-            min_bbox_size=test_cfg.get('min_bbox_size', -1),
-            max_per_img=None if test_cfg.get('yolox_style') else test_cfg['max_per_img'],
+            min_bbox_size=float(test_cfg.get('min_bbox_size', -1)),
+            max_per_img=None if unlimited else int(most),
         )
 
 

@@ -79,6 +79,7 @@ class Detector(nn.Module):
     def __init__(self, candidates: _Candidates, selection: Selection) -> None:
         super().__init__()
         self.candidates = candidates
+        # Each field of a Selection, in its type, is an attribute of the scripted program.
         for name, value in vars(selection).items():
             setattr(self, name, value)
 

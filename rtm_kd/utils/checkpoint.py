@@ -167,7 +167,8 @@ def from_mmdet_names(
 ) -> dict[str, torch.Tensor]:
     """Rename the weights of MMDetection's RTMDet to MMYOLO's names; return others unchanged.
 
-    Both have the same modules. The weights are expected by a model, which may be MMDetection's too.
+    Both have the same modules; MMYOLO's head has them below ``head_module``. ``expected`` are the
+    weights of the model that gets them, which may be MMDetection's too.
     """
     if not _has_mmdet_names(state_dict) or _has_mmdet_names(expected):
         return state_dict
@@ -239,8 +240,8 @@ def check_start(checkpoint: str, model: nn.Module, name: str) -> None:
     even if none fits.
 
     Raises:
-        ValueError: If the checkpoint can't be read, or is of another model than the one of this
-            name.
+        ValueError: If the checkpoint can't be read, or is of another model; ``name`` is what the
+            message calls the detector.
     """
     content = student_state_dict(read_checkpoint(checkpoint)['state_dict'])
     backbones = [
@@ -298,9 +299,9 @@ def convert_to_student(
 
 
 def save_detector(content: dict[str, Any], target: Path) -> None:
-    """Write the weights of a student or plain model that :func:`read_checkpoint` has returned.
+    """Write the student, or the plain model, of a checkpoint that :func:`read_checkpoint` returned.
 
-    With its ``meta``, except for the training's config.
+    Its ``meta`` is kept, except for the training's config.
     """
     meta = {key: value for key, value in content.get('meta', {}).items() if key != 'cfg'}
     file = io.BytesIO()

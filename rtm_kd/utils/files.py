@@ -47,7 +47,7 @@ def check_can_write(path: Path, what: str) -> None:
     """Raise unless a file can be written, before the work that goes into it; create its parents.
 
     Raises:
-        ValueError: With ``what``, the name of the file or option.
+        ValueError: If it can't; ``what`` is the name of the file or option in the message.
     """
     if path.is_dir():
         raise UsageError(f'{path} is a folder; give the name of a file, {path / "out"} say')
@@ -68,7 +68,7 @@ def locked(folder: Path, refusal: str, inherited: bool = False) -> Iterator[Text
             Otherwise it is released when this process ends, even by a kill.
 
     Raises:
-        ValueError: With the refusal, if another process holds the lock.
+        ValueError: If another process holds the lock, with ``refusal`` as the message.
     """
     with (folder / LOCK).open('w') as file:
         try:

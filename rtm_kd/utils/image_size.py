@@ -63,6 +63,6 @@ def _is_whole(path: Union[str, os.PathLike], kind: str) -> bool:
 
 def _can_be_decoded(path: Union[str, os.PathLike]) -> bool:
     try:
-        return mmcv.imread(path) is not None
+        return mmcv.imread(os.fspath(path)) is not None
     except cv2.error:
         return False

@@ -1,4 +1,5 @@
 import hashlib
+import inspect
 import io
 import logging
 import operator
@@ -565,3 +566,11 @@ def test_only_the_header_of_a_tar_archive_is_read(tmp_path):
     path.write_bytes(path.read_bytes()[:600])  # without the content that the header announces
     with pytest.raises(pickle.UnpicklingError, match=r'old\.tar asks for a tar archive'):
         read(path)
+
+
+def test_every_argument_of_a_function_that_a_file_may_call_is_checked():
+    known = [each for each in vars(unpickler)['_KNOWN'].values() if hasattr(each, 'checks')]
+    assert known
+    for each in known:
+        parameters = inspect.signature(each.function).parameters.values()
+        assert list(each.checks) == [parameter.annotation for parameter in parameters]

@@ -552,6 +552,21 @@ def test_selects_the_boxes_that_mmcv_selects(selecting, changes):
         assert np.allclose(found[0][:count], expected[0].numpy().clip(0, limit), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    'written, meant', [(-1, None), (None, None), (3e2, 300)], ids=['MMDetection', 'none', 'float']
+)
+def test_limits_of_a_config_may_be_none_or_floats(written, meant):
+    test_cfg = dict(nms=dict(type='nms', iou_threshold=1), nms_pre=3e4, max_per_img=written)
+    selection = Selection.from_test_cfg(test_cfg, num_classes=4)
+    assert (selection.nms_pre, selection.max_per_img) == (30000, meant)
+    for selecting in (selecting_onnx, selecting_torchscript):
+        boxes, scores = made_up(400, 1)
+        images, ones = torch.zeros(1, 3, 64, 96, dtype=torch.uint8), torch.ones(1, 2)
+        run = selecting(selection, 1)
+        count = run(images, boxes[None], scores[None], ones, torch.zeros(1, 4))[0]
+        assert count == (meant or 400)
+
+
 # ---- errors ----
 
 
