@@ -729,6 +729,17 @@ def test_folders_of_yolo_splits_may_have_a_year(tmp_path, folder):
         assert image['file_name'].endswith(f'{split}.jpg')
 
 
+def test_folders_of_two_years_for_one_yolo_split_are_named(tmp_path):
+    for year in (2014, 2017):
+        draw(tmp_path / f'images/train{year}/a.jpg')
+        write(tmp_path / f'labels/train{year}/a.txt', BOX)
+    with pytest.raises(ValueError, match=r'train2014, train2017.*--train-ann'):
+        open_annotations(tmp_path, tmp_path, names=['a'])
+    one = open_annotations(tmp_path / 'labels/train2017', tmp_path, names=['a'])
+    (image,) = one.convert(one.split_for('train')).content['images']
+    assert image['file_name'] == 'images/train2017/a.jpg'
+
+
 def test_an_image_that_a_yolo_list_names_twice_is_read_once(tmp_path):
     lists_of_paths(tmp_path)
     write(tmp_path / 'train.txt', './images/a.jpg', 'images/a.jpg')

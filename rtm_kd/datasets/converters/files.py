@@ -24,8 +24,8 @@ def with_progress(files: list) -> Iterable:
 
 
 def split_name(name: str) -> Optional[str]:
-    """Return ``'train'``, ``'val'`` or ``'test'`` for a file or folder called so, or train2017."""
-    return _SPLITS.get(re.sub(r'\d{4}$', '', name.lower()))
+    """Return ``'train'``, ``'val'`` or ``'test'`` for a file or folder that is called so."""
+    return _SPLITS.get(name.lower())
 
 
 def split_in(name: str) -> Optional[str]:

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -367,11 +368,25 @@ def _splits_of_folder(folder: Path, images: Optional[Path]) -> dict[str, list[Pa
     if lists:
         return lists
     for parent in (files.child(folder, 'images'), folder):  # images/train or train/images
+        folders = defaultdict(list)  # by their names without a year: train2017
+        for child in sorted(filter(Path.is_dir, parent.glob('*')), reverse=True):
+            folders[re.sub(r'\d{4}$', '', child.name)].append(child)
         splits = {
-            files.split_name(child.name): _images_in(child)
-            for child in sorted(parent.glob('*'), reverse=True)
-            if child.is_dir() and files.split_name(child.name)
+            files.split_name(name): _images_of_one(years)
+            for name, years in folders.items()
+            if files.split_name(name)
         }
         if any(splits.values()):
             return splits
     return {ALL: _images_in(folder)}
+
+
+def _images_of_one(folders: list[Path]) -> list[Path]:
+    """Return the images of a split's only folder; those of two years may have some in common."""
+    if len(folders) > 1:
+        names = ', '.join(sorted(folder.name for folder in folders))
+        raise UsageError(
+            f'{folders[0].parent} has several folders for one split ({names}); name the one to use '
+            'with --train-ann and --val-ann'
+        )
+    return _images_in(folders[0])
