@@ -115,6 +115,9 @@ class NormConnector(BaseModule):
         in_channels (int): Channels of the feature map.
         norm_cfg (dict): Norm layer.
         init_cfg (dict, optional): Initialisation of the weights.
+
+    Raises:
+        ValueError: If ``in_channels`` is not a positive integer.
     """
 
     def __init__(self, in_channels: int, norm_cfg: dict, init_cfg: Optional[dict] = None) -> None:
