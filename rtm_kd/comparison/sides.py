@@ -4,11 +4,11 @@ import copy
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import Any, Optional
 
 from mmengine.config import Config, ConfigDict
 
+from rtm_kd.compat.checkpoint_load import file_digest
 from rtm_kd.models.algorithms.detector import resolve_model_cfg
 from rtm_kd.models.algorithms.frozen_teacher import RANDOM
 from rtm_kd.models.distillation import Distillation, ends, use_student
@@ -99,8 +99,8 @@ def fingerprint(configs: dict[str, Config], amp: bool) -> dict[str, str]:
         files[f'{split} annotations'] = os.path.join(*parts)
     for what, path in files.items():
         if path and os.path.isfile(path):
-            content = hashlib.blake2b(Path(path).read_bytes(), digest_size=16)
-            flat[f'{_CONTENT}{what} {path}'] = content.hexdigest()
+            digest = file_digest(path, hashlib.blake2b(digest_size=16))
+            flat[f'{_CONTENT}{what} {path}'] = digest
     return flat
 
 

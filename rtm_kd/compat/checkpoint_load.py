@@ -123,16 +123,20 @@ def _records(file: Any, head: bytes, size: int) -> Optional[dict[str, int]]:
     return None
 
 
+def file_digest(path: str, digest: Any) -> str:
+    """Feed a file, which may be larger than memory, to a hash of hashlib; return it in hex."""
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def check_hash(path: str) -> None:
     """Raise UnpicklingError if a file's name has a hash and the file has another one."""
     match = _PUBLISHED.search(path)
     if match is None:
         return
-    sha256 = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    digest = sha256.hexdigest()
+    digest = file_digest(path, hashlib.sha256())
     if not digest.startswith(match[1]):
         raise pickle.UnpicklingError(
             f'{path} is damaged: its SHA-256 begins with {digest[:8]}, its name says {match[1]}; '
